@@ -1,0 +1,1 @@
+"""Keycache: a replicated cache of mail-encryption keys."""

@@ -1,0 +1,1 @@
+"""Parser workers: processes with limits in which hostile input is parsed."""

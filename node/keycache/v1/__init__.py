@@ -1,0 +1,1 @@
+"""Generated from proto/keycache/v1 by proto/generate; do not edit."""
