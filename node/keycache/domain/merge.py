@@ -53,6 +53,15 @@ def obtain(known: Entry | None, seen: Key, sighting: Sighting, timeouts: Timeout
     return Merged(verdict=_kept(key, Verdict.CACHED if was_expired else Verdict.REFRESHED), entry=entry)
 
 
+def learn(known: Entry, revoked: Key, at: datetime, by: str) -> Merged:
+    """A copy with a revocation was met. It teaches, and prolongs nothing: sightings stay. A second copy teaches nothing."""
+    if known.key.defect is Defect.REVOKED:
+        return Merged(verdict=Verdict.KEY_REVOKED, entry=None)
+    key = replace(join_keys(known.key, revoked), addresses=known.key.addresses)
+    history = (*known.history, Change(at=at, what="REVOKED", by=by))[-HISTORY_LIMIT:]
+    return Merged(verdict=Verdict.REVOCATION_LEARNED, entry=replace(known, key=key, history=history))
+
+
 def join_entries(ours: Entry, theirs: Entry) -> Entry:
     """Two copies of one entry (import of an export, joining a cluster) become one; no time stamp moves backwards or is lost."""
     history = sorted({*ours.history, *theirs.history}, key=lambda change: (change.at, change.what, change.by))

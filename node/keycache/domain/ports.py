@@ -5,7 +5,7 @@ Fakes that ship: `store.memory` (log and replica), `clock.ManualClock`. Each pas
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -43,11 +43,11 @@ class EntryLog(Port):
         """The newest revision."""
         ...
 
-    def list(self, *, page_size: int = 1000) -> AsyncIterator[Page]:
+    def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
         """Every record at one revision, in the order of keys. An empty log yields one empty page."""
         ...
 
-    def watch(self, *, after: Revision) -> AsyncIterator[Batch]:
+    def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
         """Everything after that revision, then whatever comes, until closed. Raises LogCompacted if that is no longer held."""
         ...
 
@@ -208,6 +208,10 @@ class Examiner(Port):
         With `addresses`, only keys bound to one of them pass (others: ADDRESS_MISMATCH) and OpenPGP keys are bound to just
         these; without, to every address they name themselves.
         """
+        ...
+
+    async def certificates(self, blob: bytes) -> tuple[bytes, ...]:
+        """DER of every X.509 certificate in PEM, DER or PKCS#7, unjudged: an administrator vouches for them."""
         ...
 
     async def merge(self, known: Key, seen: Key, now: datetime) -> Key:

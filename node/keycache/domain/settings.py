@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from keycache.domain.entry import Origin
 from keycache.domain.errors import OutOfRange
+from keycache.domain.spans import format_span
 
 TIMEOUT_MIN = timedelta(hours=1)
 TIMEOUT_MAX = timedelta(days=999)
@@ -31,7 +32,7 @@ class Timeouts:
         for origin in Origin:
             if not TIMEOUT_MIN <= self.of(origin) <= TIMEOUT_MAX:
                 raise OutOfRange(
-                    f"A timeout of {_hours(self.of(origin))} for {origin.value.lower()} keys is out of range.",
+                    f"A timeout of {format_span(self.of(origin))} for {origin.value.lower()} keys is out of range.",
                     hint="Choose between 1h (1 hour) and 999d (999 days).",
                 )
 
@@ -76,8 +77,3 @@ class SettingChange:
     name: str
     old: str
     new: str
-
-
-def _hours(span: timedelta) -> str:
-    hours = span.total_seconds() / 3600
-    return f"{hours / 24:g} days" if hours >= 48 else f"{hours:g} hours"

@@ -27,7 +27,7 @@ from keycache.v1 import cache_pb2 as keycache_dot_v1_dot_cache__pb2
 from keycache.v1 import entry_pb2 as keycache_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19keycache/v1/sandbox.proto\x12\x0bkeycache.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17keycache/v1/cache.proto\x1a\x17keycache/v1/entry.proto\"e\n\tTrustBase\x12\x0f\n\x07\x61nchors\x18\x01 \x03(\x0c\x12\x10\n\x08\x61pproved\x18\x02 \x03(\x0c\x12\x15\n\rintermediates\x18\x03 \x03(\x0c\x12\x0c\n\x04\x63rls\x18\x04 \x03(\x0c\x12\x10\n\x08rejected\x18\x05 \x03(\t\"|\n\x0f\x44irectionPolicy\x12\x17\n\x0fmanaged_domains\x18\x01 \x03(\t\x12\x19\n\x11inbound_listeners\x18\x02 \x03(\t\x12\x1a\n\x12outbound_listeners\x18\x03 \x03(\t\x12\x19\n\x11internal_networks\x18\x04 \x03(\t\"u\n\x0b\x45xamineTask\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\'\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x15.keycache.v1.Envelope\x12,\n\x06policy\x18\x03 \x01(\x0b\x32\x1c.keycache.v1.DirectionPolicy\"3\n\x10ReadMaterialTask\x12\x0c\n\x04\x62lob\x18\x01 \x01(\x0c\x12\x11\n\taddresses\x18\x02 \x03(\t\"L\n\tMergeTask\x12\x1f\n\x05known\x18\x01 \x01(\x0b\x32\x10.keycache.v1.Key\x12\x1e\n\x04seen\x18\x02 \x01(\x0b\x32\x10.keycache.v1.Key\"\xf4\x01\n\nWorkerTask\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05trust\x18\x02 \x01(\x0b\x32\x16.keycache.v1.TrustBaseH\x00\x12+\n\x07\x65xamine\x18\x03 \x01(\x0b\x32\x18.keycache.v1.ExamineTaskH\x00\x12\x36\n\rread_material\x18\x04 \x01(\x0b\x32\x1d.keycache.v1.ReadMaterialTaskH\x00\x12\'\n\x05merge\x18\x05 \x01(\x0b\x32\x16.keycache.v1.MergeTaskH\x00\x42\x06\n\x04task\"\xa3\x01\n\x07\x46inding\x12\'\n\x08protocol\x18\x01 \x01(\x0e\x32\x15.keycache.v1.Protocol\x12\x1d\n\x03key\x18\x02 \x01(\x0b\x32\x10.keycache.v1.Key\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05label\x18\x05 \x01(\t\x12 \n\x05gates\x18\x06 \x03(\x0b\x32\x11.keycache.v1.Gate\"\xd6\x01\n\x0b\x45xamination\x12)\n\tdirection\x18\x01 \x01(\x0e\x32\x16.keycache.v1.Direction\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12&\n\x08\x66indings\x18\x06 \x03(\x0b\x32\x14.keycache.v1.Finding\x12\r\n\x05\x63hain\x18\x07 \x03(\x0c\x12 \n\x05gates\x18\x08 \x03(\x0b\x32\x11.keycache.v1.Gate\"\xa9\x01\n\x0cWorkerAnswer\x12/\n\x0b\x65xamination\x18\x01 \x01(\x0b\x32\x18.keycache.v1.ExaminationH\x00\x12,\n\x08\x66indings\x18\x02 \x01(\x0b\x32\x18.keycache.v1.FindingListH\x00\x12\x1f\n\x03key\x18\x03 \x01(\x0b\x32\x10.keycache.v1.KeyH\x00\x12\x0f\n\x05\x65rror\x18\x04 \x01(\tH\x00\x42\x08\n\x06\x61nswer\"5\n\x0b\x46indingList\x12&\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x14.keycache.v1.Findingb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19keycache/v1/sandbox.proto\x12\x0bkeycache.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17keycache/v1/cache.proto\x1a\x17keycache/v1/entry.proto\"e\n\tTrustBase\x12\x0f\n\x07\x61nchors\x18\x01 \x03(\x0c\x12\x10\n\x08\x61pproved\x18\x02 \x03(\x0c\x12\x15\n\rintermediates\x18\x03 \x03(\x0c\x12\x0c\n\x04\x63rls\x18\x04 \x03(\x0c\x12\x10\n\x08rejected\x18\x05 \x03(\t\"|\n\x0f\x44irectionPolicy\x12\x17\n\x0fmanaged_domains\x18\x01 \x03(\t\x12\x19\n\x11inbound_listeners\x18\x02 \x03(\t\x12\x1a\n\x12outbound_listeners\x18\x03 \x03(\t\x12\x19\n\x11internal_networks\x18\x04 \x03(\t\"u\n\x0b\x45xamineTask\x12\x0f\n\x07message\x18\x01 \x01(\x0c\x12\'\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x15.keycache.v1.Envelope\x12,\n\x06policy\x18\x03 \x01(\x0b\x32\x1c.keycache.v1.DirectionPolicy\"3\n\x10ReadMaterialTask\x12\x0c\n\x04\x62lob\x18\x01 \x01(\x0c\x12\x11\n\taddresses\x18\x02 \x03(\t\" \n\x10\x43\x65rtificatesTask\x12\x0c\n\x04\x62lob\x18\x01 \x01(\x0c\"L\n\tMergeTask\x12\x1f\n\x05known\x18\x01 \x01(\x0b\x32\x10.keycache.v1.Key\x12\x1e\n\x04seen\x18\x02 \x01(\x0b\x32\x10.keycache.v1.Key\"\xab\x02\n\nWorkerTask\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05trust\x18\x02 \x01(\x0b\x32\x16.keycache.v1.TrustBaseH\x00\x12+\n\x07\x65xamine\x18\x03 \x01(\x0b\x32\x18.keycache.v1.ExamineTaskH\x00\x12\x36\n\rread_material\x18\x04 \x01(\x0b\x32\x1d.keycache.v1.ReadMaterialTaskH\x00\x12\'\n\x05merge\x18\x05 \x01(\x0b\x32\x16.keycache.v1.MergeTaskH\x00\x12\x35\n\x0c\x63\x65rtificates\x18\x06 \x01(\x0b\x32\x1d.keycache.v1.CertificatesTaskH\x00\x42\x06\n\x04task\"\xa3\x01\n\x07\x46inding\x12\'\n\x08protocol\x18\x01 \x01(\x0e\x32\x15.keycache.v1.Protocol\x12\x1d\n\x03key\x18\x02 \x01(\x0b\x32\x10.keycache.v1.Key\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05label\x18\x05 \x01(\t\x12 \n\x05gates\x18\x06 \x03(\x0b\x32\x11.keycache.v1.Gate\"\xd6\x01\n\x0b\x45xamination\x12)\n\tdirection\x18\x01 \x01(\x0e\x32\x16.keycache.v1.Direction\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12&\n\x08\x66indings\x18\x06 \x03(\x0b\x32\x14.keycache.v1.Finding\x12\r\n\x05\x63hain\x18\x07 \x03(\x0c\x12 \n\x05gates\x18\x08 \x03(\x0b\x32\x11.keycache.v1.Gate\"\xdf\x01\n\x0cWorkerAnswer\x12/\n\x0b\x65xamination\x18\x01 \x01(\x0b\x32\x18.keycache.v1.ExaminationH\x00\x12,\n\x08\x66indings\x18\x02 \x01(\x0b\x32\x18.keycache.v1.FindingListH\x00\x12\x1f\n\x03key\x18\x03 \x01(\x0b\x32\x10.keycache.v1.KeyH\x00\x12\x0f\n\x05\x65rror\x18\x04 \x01(\tH\x00\x12\x34\n\x0c\x63\x65rtificates\x18\x05 \x01(\x0b\x32\x1c.keycache.v1.CertificateListH\x00\x42\x08\n\x06\x61nswer\"5\n\x0b\x46indingList\x12&\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x14.keycache.v1.Finding\"\x1e\n\x0f\x43\x65rtificateList\x12\x0b\n\x03\x64\x65r\x18\x01 \x03(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,16 +42,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXAMINETASK']._serialized_end=471
   _globals['_READMATERIALTASK']._serialized_start=473
   _globals['_READMATERIALTASK']._serialized_end=524
-  _globals['_MERGETASK']._serialized_start=526
-  _globals['_MERGETASK']._serialized_end=602
-  _globals['_WORKERTASK']._serialized_start=605
-  _globals['_WORKERTASK']._serialized_end=849
-  _globals['_FINDING']._serialized_start=852
-  _globals['_FINDING']._serialized_end=1015
-  _globals['_EXAMINATION']._serialized_start=1018
-  _globals['_EXAMINATION']._serialized_end=1232
-  _globals['_WORKERANSWER']._serialized_start=1235
-  _globals['_WORKERANSWER']._serialized_end=1404
-  _globals['_FINDINGLIST']._serialized_start=1406
-  _globals['_FINDINGLIST']._serialized_end=1459
+  _globals['_CERTIFICATESTASK']._serialized_start=526
+  _globals['_CERTIFICATESTASK']._serialized_end=558
+  _globals['_MERGETASK']._serialized_start=560
+  _globals['_MERGETASK']._serialized_end=636
+  _globals['_WORKERTASK']._serialized_start=639
+  _globals['_WORKERTASK']._serialized_end=938
+  _globals['_FINDING']._serialized_start=941
+  _globals['_FINDING']._serialized_end=1104
+  _globals['_EXAMINATION']._serialized_start=1107
+  _globals['_EXAMINATION']._serialized_end=1321
+  _globals['_WORKERANSWER']._serialized_start=1324
+  _globals['_WORKERANSWER']._serialized_end=1547
+  _globals['_FINDINGLIST']._serialized_start=1549
+  _globals['_FINDINGLIST']._serialized_end=1602
+  _globals['_CERTIFICATELIST']._serialized_start=1604
+  _globals['_CERTIFICATELIST']._serialized_end=1634
 # @@protoc_insertion_point(module_scope)

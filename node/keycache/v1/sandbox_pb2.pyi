@@ -142,6 +142,25 @@ class ReadMaterialTask(_message.Message):
 Global___ReadMaterialTask: _TypeAlias = ReadMaterialTask  # noqa: Y015
 
 @_typing.final
+class CertificatesTask(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    blob: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        blob: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificatesTask: _TypeAlias = CertificatesTask  # noqa: Y015
+
+@_typing.final
 class MergeTask(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -174,6 +193,7 @@ class WorkerTask(_message.Message):
     EXAMINE_FIELD_NUMBER: _builtins.int
     READ_MATERIAL_FIELD_NUMBER: _builtins.int
     MERGE_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def now(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -186,6 +206,8 @@ class WorkerTask(_message.Message):
     def read_material(self) -> Global___ReadMaterialTask: ...
     @_builtins.property
     def merge(self) -> Global___MergeTask: ...
+    @_builtins.property
+    def certificates(self) -> Global___CertificatesTask: ...
     def __init__(
         self,
         *,
@@ -194,12 +216,13 @@ class WorkerTask(_message.Message):
         examine: Global___ExamineTask | None = ...,
         read_material: Global___ReadMaterialTask | None = ...,
         merge: Global___MergeTask | None = ...,
+        certificates: Global___CertificatesTask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["examine", b"examine", "merge", b"merge", "now", b"now", "read_material", b"read_material", "task", b"task", "trust", b"trust"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "examine", b"examine", "merge", b"merge", "now", b"now", "read_material", b"read_material", "task", b"task", "trust", b"trust"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examine", b"examine", "merge", b"merge", "now", b"now", "read_material", b"read_material", "task", b"task", "trust", b"trust"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "examine", b"examine", "merge", b"merge", "now", b"now", "read_material", b"read_material", "task", b"task", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_task: _TypeAlias = _typing.Literal["trust", "examine", "read_material", "merge"]  # noqa: Y015
+    _WhichOneofReturnType_task: _TypeAlias = _typing.Literal["trust", "examine", "read_material", "merge", "certificates"]  # noqa: Y015
     _WhichOneofArgType_task: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_task) -> _WhichOneofReturnType_task | None: ...
 
@@ -293,6 +316,7 @@ class WorkerAnswer(_message.Message):
     FINDINGS_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
     error: _builtins.str
     @_builtins.property
     def examination(self) -> Global___Examination: ...
@@ -300,6 +324,8 @@ class WorkerAnswer(_message.Message):
     def findings(self) -> Global___FindingList: ...
     @_builtins.property
     def key(self) -> _entry_pb2.Key: ...
+    @_builtins.property
+    def certificates(self) -> Global___CertificateList: ...
     def __init__(
         self,
         *,
@@ -307,12 +333,13 @@ class WorkerAnswer(_message.Message):
         findings: Global___FindingList | None = ...,
         key: _entry_pb2.Key | None = ...,
         error: _builtins.str = ...,
+        certificates: Global___CertificateList | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "examination", b"examination", "findings", b"findings", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "certificates", b"certificates", "error", b"error", "examination", b"examination", "findings", b"findings", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "examination", b"examination", "findings", b"findings", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "certificates", b"certificates", "error", b"error", "examination", b"examination", "findings", b"findings", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["examination", "findings", "key", "error"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["examination", "findings", "key", "error", "certificates"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
@@ -337,3 +364,23 @@ class FindingList(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindingList: _TypeAlias = FindingList  # noqa: Y015
+
+@_typing.final
+class CertificateList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def der(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        der: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["der", b"der"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateList: _TypeAlias = CertificateList  # noqa: Y015

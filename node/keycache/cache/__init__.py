@@ -1,0 +1,200 @@
+"""KeyCache: what every edge calls. One object wired from ports; its parts are the flows.
+
+`build` wires it, `run` keeps it going: replication, purging, and what is rare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from keycache.cache.desks import Blocks, SettingsDesk
+from keycache.cache.entries import Entries
+from keycache.cache.harvesting import Harvesting
+from keycache.cache.imports import Imports
+from keycache.cache.issuers import Issuers
+from keycache.cache.journal import Journal
+from keycache.cache.lookups import Lookups
+from keycache.cache.results import NodeStatus
+from keycache.cache.writer import Writer
+from keycache.codec import encode_settings
+from keycache.domain.errors import LogUnavailable
+from keycache.domain.examination import DirectionPolicy
+from keycache.domain.log import ABSENT, SETTINGS, Transaction
+from keycache.domain.names import NodeId
+from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Replica
+from keycache.domain.purge import PurgeState
+from keycache.domain.settings import Settings
+from keycache.replication.purger import Purger
+from keycache.replication.replicator import Offload, Replicator, Watched
+from keycache.replication.timekeeper import Timekeeper
+from keycache.replication.view import View
+
+PURGE_INTERVAL = timedelta(minutes=1)
+TRIM_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The world as a node sees it. `offload` runs the replica's blocking writes apart from the event loop."""
+
+    log: EntryLog
+    replica: Replica
+    examiner: Examiner
+    clock: Clock
+    offload: Offload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What is fixed while a node runs. `anchors`, `crls`: DER from the configuration."""
+
+    node_id: NodeId
+    version: str
+    policy: DirectionPolicy = field(default_factory=DirectionPolicy)
+    anchors: tuple[bytes, ...] = ()
+    crls: tuple[bytes, ...] = ()
+    purge_interval: timedelta = PURGE_INTERVAL
+
+
+class KeyCache:
+    """Made by `build`. Flows are attributes; `run` must be running for writes to become visible."""
+
+    def __init__(self, ports: Ports, facts: NodeFacts, *, on_removed: Callable[[int], None] = lambda _removed: None) -> None:
+        self._ports = ports
+        self._facts = facts
+        self._view = View(
+            ports.replica,
+            anchors=facts.anchors,
+            crls=facts.crls,
+            on_trust=ports.examiner.trust,
+            on_settings=self._settings_changed,
+        )
+        self._timekeeper = Timekeeper(clock=ports.clock, replica=ports.replica, offload=ports.offload)
+        self._started_at = ports.clock.now()
+        self.replicator = Replicator(
+            log=ports.log, replica=ports.replica, view=self._view, clock=ports.clock, offload=ports.offload
+        )
+        self.purger = Purger(
+            log=ports.log,
+            replica=ports.replica,
+            view=self._view,
+            timekeeper=self._timekeeper,
+            clock=ports.clock,
+            interval=facts.purge_interval,
+            on_removed=on_removed,
+        )
+        writer = Writer(log=ports.log, replica=ports.replica, replicator=self.replicator)
+        self._writer = writer
+        replica, view, timekeeper = ports.replica, self._view, self._timekeeper
+        self.lookups = Lookups(replica=replica, view=view, replicator=self.replicator, timekeeper=timekeeper)
+        self.journal = Journal(writer=writer, replica=replica, timekeeper=timekeeper)
+        self.harvesting = Harvesting(
+            examiner=ports.examiner,
+            writer=writer,
+            replica=replica,
+            view=view,
+            timekeeper=timekeeper,
+            journal=self.journal,
+            policy=facts.policy,
+        )
+        self.entries = Entries(
+            writer=writer, replica=replica, view=view, timekeeper=timekeeper, purger=self.purger, journal=self.journal
+        )
+        self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
+        self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
+        self.issuers = Issuers(
+            writer=writer,
+            replica=replica,
+            view=view,
+            timekeeper=timekeeper,
+            examiner=ports.examiner,
+            entries=self.entries,
+            journal=self.journal,
+        )
+        self.imports = Imports(
+            harvesting=self.harvesting,
+            examiner=ports.examiner,
+            writer=writer,
+            timekeeper=timekeeper,
+            journal=self.journal,
+            policy=facts.policy,
+        )
+
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """Until cancelled. `ready` is set when lookups and writes work. Raises ForeignLog when this is another node's log.
+
+        ORDER: the replica is caught up and the settings are read BEFORE the purger starts (DESIGN 2.3).
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.replicator.run(), name="replicator")
+            await self.replicator.ready.wait()
+            await self._first_settings()
+            group.create_task(self.purger.run(), name="purger")
+            group.create_task(self._housekeeping(), name="housekeeping")
+            if ready is not None:
+                ready.set()
+
+    def watch(self) -> AsyncIterator[Watched]:
+        """Every change of an entry as this node applies it, from now on."""
+        return self.replicator.changes()
+
+    async def status(self) -> NodeStatus:
+        settings, now = self._view.settings, self._ports.clock.now()
+        counts = Counts(live=0, expired=0, held=0)
+        if settings is not None:
+            counts = await asyncio.to_thread(self._ports.replica.counts, now=now, timeouts=settings.timeouts)
+        purge = self.purger.status
+        return NodeStatus(
+            mode="standalone",
+            node_id=self._facts.node_id.text,
+            version=self._facts.version,
+            identity=self._ports.log.identity.text,
+            started_at=self._started_at,
+            now=now,
+            entries=counts,
+            applied_revision=self.replicator.applied,
+            digest=self._ports.replica.digest(),
+            purge=purge,
+            settings=settings,
+            warnings=self._warnings(),
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        warnings = []
+        if self._view.settings is None:
+            warnings.append(self._view.settings_problem)
+        else:
+            clock = self._timekeeper.verdict(self._view.settings.clock_skew_bound)
+            if not clock.trusted:
+                warnings.append(clock.reason)
+        if self.purger.status.state is PurgeState.HELD_MASS_EXPIRY:
+            warnings.append(self.purger.status.reason)
+        policy = self._facts.policy
+        if not policy.managed_domains:
+            warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")
+        return tuple(warnings)
+
+    async def _first_settings(self) -> None:
+        """A log that holds nothing gets the defaults, once and explicitly. One that holds entries but no settings does not: that
+        is damage, and nothing is assumed (DESIGN 2.3)."""
+        if await self._ports.log.head() != ABSENT:
+            return
+        await self._writer.commit(Transaction(compare={SETTINGS: ABSENT}, puts={SETTINGS: encode_settings(Settings())}))
+
+    async def _housekeeping(self) -> None:
+        while True:
+            with contextlib.suppress(LogUnavailable):  # there is a next hour
+                await self.journal.trim()
+            await self._ports.clock.sleep(TRIM_SECONDS)
+
+    def _settings_changed(self) -> None:
+        self.purger.wake()
+
+
+def build(ports: Ports, facts: NodeFacts, *, on_removed: Callable[[int], None] = lambda _removed: None) -> KeyCache:
+    """Wire a node's flows. `on_removed` is told how many entries each sweep removed, for metrics."""
+    return KeyCache(ports, facts, on_removed=on_removed)

@@ -1,0 +1,211 @@
+"""What administrators do with entries: list, show, delete, purge, export."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import fields, replace
+from datetime import timedelta
+
+from keycache.cache.journal import Journal
+from keycache.cache.results import Listed, PurgeResult
+from keycache.cache.writer import Writer, audit_put
+from keycache.domain.administration import AuditRecord
+from keycache.domain.entry import Entry, Origin, Protocol, Trust
+from keycache.domain.errors import InvalidInput, NotFound, Refused
+from keycache.domain.log import Committed, Transaction, entry_key
+from keycache.domain.names import Domain, EmailAddress, Fingerprint, Revision
+from keycache.domain.ports import EntryQuery, Replica, SortBy, StoredEntry
+from keycache.domain.purge import PurgeState
+from keycache.domain.retention import expires_at, lasting
+from keycache.replication.purger import Purger
+from keycache.replication.timekeeper import Timekeeper
+from keycache.replication.view import View
+
+PAGE_LIMIT = 1_000
+BATCH = 100
+"""Deletions per transaction, as in the purger."""
+
+_CRITERIA = ("text", "address", "domain", "protocol", "origin", "trust", "issuer", "older_than", "expired")
+assert {*_CRITERIA} <= {field.name for field in fields(EntryQuery)}
+
+
+class Entries:
+    def __init__(
+        self, *, writer: Writer, replica: Replica, view: View, timekeeper: Timekeeper, purger: Purger, journal: Journal
+    ) -> None:
+        self._writer = writer
+        self._replica = replica
+        self._view = view
+        self._timekeeper = timekeeper
+        self._purger = purger
+        self._journal = journal
+
+    def query(
+        self,
+        *,
+        text: str = "",
+        address: str = "",
+        domain: str = "",
+        protocol: Protocol | None = None,
+        origin: Origin | None = None,
+        trust: Trust | None = None,
+        issuer: str = "",
+        older_than: timedelta | None = None,
+        expired: bool | None = None,
+        sort: SortBy = SortBy.ADDRESS,
+        descending: bool = False,
+        limit: int = 100,
+        after: str = "",
+    ) -> EntryQuery:
+        """A query under the settings in force now. `older_than`: last refreshed at least this long ago. Raises InvalidInput,
+        and Unavailable while the settings are unknown."""
+        if not 1 <= limit <= PAGE_LIMIT:
+            raise InvalidInput(f"A page of {limit} entries.", hint=f"Ask for 1 to {PAGE_LIMIT}.")
+        now = self._timekeeper.now()
+        return EntryQuery(
+            now=now,
+            timeouts=self._view.require_settings().timeouts,
+            text=text,
+            address=EmailAddress.parse(address).index if address else "",
+            domain=Domain.parse(domain).text if domain else "",
+            protocol=protocol,
+            origin=origin,
+            trust=trust,
+            issuer=issuer,
+            older_than=None if older_than is None else now - older_than,
+            expired=expired,
+            sort=sort,
+            descending=descending,
+            limit=limit,
+            after=after,
+        )
+
+    async def page(self, query: EntryQuery) -> tuple[tuple[Listed, ...], str, int]:
+        """Entries, the token of the next page (empty at the end), and how many match in all."""
+        page = await asyncio.to_thread(self._replica.query, query)
+        total = await asyncio.to_thread(self._replica.count, query)
+        return tuple(self._listed(stored) for stored in page.entries), page.next, total
+
+    async def get(self, fingerprint: str) -> tuple[tuple[Listed, ...], tuple[AuditRecord, ...]]:
+        """Everything known of one fingerprint, and what administrators did with it. Raises NotFound."""
+        stored = self._named(fingerprint)
+        acts = await self._journal.audit(limit=100, subject=stored[0].entry.key.fingerprint.text)
+        return tuple(self._listed(one) for one in stored), acts
+
+    async def delete(self, fingerprint: str, actor: str) -> tuple[int, Revision]:
+        """Remove one key; the next mail may bring it back. Raises NotFound, Conflict, LogUnavailable."""
+        stored = self._named(fingerprint)
+        compare = {_key_of(one): one.mod_revision for one in stored}
+        addresses = ", ".join(address.text for one in stored for address in one.entry.key.addresses)
+        record = self._journal.entry_of(actor, "DELETE", stored[0].entry.key.fingerprint.text, addresses)
+        result = await self._writer.commit(Transaction(compare=compare, puts=audit_put(record), deletes=tuple(compare)))
+        if not isinstance(result, Committed):
+            return await self.delete(fingerprint, actor)  # changed meanwhile; the administrator's word still holds
+        return len(stored), result.revision
+
+    async def purge(self, query: EntryQuery | None, *, everything: bool, dry_run: bool, actor: str) -> PurgeResult:
+        """Remove what matches, expired or not: an administrator's explicit act. Raises Refused without any criterion unless
+        `everything`; LogUnavailable."""
+        if query is None or not criteria(query):
+            if not everything:
+                raise Refused("A purge without any filter would remove every key.", hint="Name a filter, or say --all.")
+            query = self.query()
+        matched = await asyncio.to_thread(self._replica.count, query)
+        if dry_run or not matched:
+            return PurgeResult(matched=matched, removed=0, revision=self._writer.applied)
+        removed, revision = 0, self._writer.applied
+        async for chunk in self._chunks(query, BATCH):
+            gone, written = await self._remove(chunk)
+            removed += gone
+            revision = max(revision, written)
+        described = ", ".join(criteria(query)) or "all"
+        await self._journal.record(actor, "PURGE", described, f"{removed} entries removed")
+        return PurgeResult(matched=matched, removed=removed, revision=max(revision, self._writer.applied))
+
+    async def confirm_held(self, actor: str, *, dry_run: bool = False) -> PurgeResult:
+        """Release a sweep that is held for mass expiry. A suspect clock still holds it: see `trust_clock`. Raises Refused."""
+        plan = await self._purger.plan(confirmed=True)
+        if plan.state in {PurgeState.HELD_CLOCK, PurgeState.HELD_NO_SETTINGS}:
+            raise Refused(f"Expired entries cannot be removed now. {plan.reason}")
+        if dry_run:
+            return PurgeResult(matched=plan.expired, removed=0, revision=self._writer.applied)
+        await self._journal.record(actor, "CONFIRM_HELD", "purge", f"{plan.expired} expired entries released")
+        removed = await self._purger.sweep(confirmed=True)
+        return PurgeResult(matched=plan.expired, removed=removed, revision=self._writer.applied)
+
+    async def trust_clock(self, actor: str) -> None:
+        """The clock of this node is right, whatever it said before."""
+        await self._timekeeper.trust_clock()
+        await self._journal.record(actor, "TRUST_CLOCK", "clock", f"{self._timekeeper.now():%Y-%m-%d %H:%M:%S} UTC")
+        self._purger.wake()
+
+    async def export(self, query: EntryQuery) -> AsyncIterator[tuple[Entry, int]]:
+        """Every matching entry in the order of fingerprints, each with how many there are in all."""
+        total = await asyncio.to_thread(self._replica.count, query)
+        async for chunk in self._chunks(query, PAGE_LIMIT):
+            for stored in chunk:
+                yield stored.entry, total
+
+    async def _chunks(self, query: EntryQuery, size: int) -> AsyncIterator[tuple[StoredEntry, ...]]:
+        """In the order of fingerprints, which no removal upsets."""
+        query = replace(query, sort=SortBy.FINGERPRINT, descending=False, limit=size, after="")
+        while True:
+            page = await asyncio.to_thread(self._replica.query, query)
+            if page.entries:
+                yield page.entries
+            if not page.next:
+                return
+            query = replace(query, after=page.next)
+
+    async def _remove(self, chunk: tuple[StoredEntry, ...]) -> tuple[int, Revision]:
+        """Those that changed meanwhile stay: they may not match any more."""
+        compare = {_key_of(stored): stored.mod_revision for stored in chunk}
+        while compare:
+            result = await self._writer.commit(Transaction(compare=dict(compare), puts={}, deletes=tuple(compare)))
+            if isinstance(result, Committed):
+                return len(compare), result.revision
+            current = {key: record.mod_revision for key, record in result.current.items() if record is not None}
+            compare = {key: revision for key, revision in compare.items() if current.get(key) == revision}
+        return 0, self._writer.applied
+
+    def _named(self, fingerprint: str) -> tuple[StoredEntry, ...]:
+        parsed = Fingerprint.parse(fingerprint)
+        found = (self._replica.entry(protocol, parsed) for protocol in Protocol)
+        stored = tuple(one for one in found if one is not None)
+        if not stored:
+            raise NotFound(f"No key {parsed} is cached.", hint="Look for it with 'keycache search'.")
+        return stored
+
+    def _listed(self, stored: StoredEntry) -> Listed:
+        timeouts = self._view.require_settings().timeouts
+        now = self._timekeeper.now()
+        longest = lasting(stored.entry.sightings, timeouts)
+        ends = expires_at(longest, timeouts)
+        blocks = self._view.blocks
+        block = blocks.of_fingerprint(stored.entry.key.fingerprint, now)
+        if block is None:
+            held = (blocks.of_address(address, now) for address in stored.entry.key.addresses)
+            block = next((one for one in held if one is not None), None)
+        return Listed(
+            entry=stored.entry,
+            expires_at=ends,
+            expired=ends <= now,
+            origin=longest.origin,
+            block=block,
+            mod_revision=stored.mod_revision,
+        )
+
+
+def criteria(query: EntryQuery) -> list[str]:
+    """The criteria a query names, as `name=value`, for people."""
+    named = []
+    for name in _CRITERIA:
+        value = getattr(query, name)
+        if value is not None and value != "":
+            named.append(f"{name}={getattr(value, 'value', value)}")
+    return named
+
+
+def _key_of(stored: StoredEntry) -> str:
+    return entry_key(stored.entry.key.protocol, stored.entry.key.fingerprint)

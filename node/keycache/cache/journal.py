@@ -1,0 +1,87 @@
+"""What is remembered of acts and verdicts: the audit log in the entry log, and the latest verdicts in memory."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from datetime import datetime
+
+from keycache.cache.results import MessageResult, VerdictLine
+from keycache.cache.writer import Writer
+from keycache.codec import audit_from_wire, decode
+from keycache.domain.administration import AuditRecord
+from keycache.domain.log import AUDIT, Transaction
+from keycache.domain.ports import Replica
+from keycache.domain.verdict import Verdict
+from keycache.replication.timekeeper import Timekeeper
+from keycache.v1 import record_pb2
+
+AUDIT_LIMIT = 10_000
+"""Audit records kept, the newest: some years of a busy administrator in a few megabytes of every node."""
+
+AUDIT_SLACK = 100
+"""Records above the limit that are trimmed at once, so that trimming is rare."""
+
+VERDICTS_KEPT = 1_000
+
+
+class Journal:
+    """`on_verdict` is called with each message's verdict, for metrics."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        replica: Replica,
+        timekeeper: Timekeeper,
+        on_verdict: Callable[[Verdict], None] = lambda _verdict: None,
+    ) -> None:
+        self._writer = writer
+        self._replica = replica
+        self._timekeeper = timekeeper
+        self.on_verdict = on_verdict
+        self._counts: Counter[str] = Counter()
+        self._recent: deque[VerdictLine] = deque(maxlen=VERDICTS_KEPT)
+
+    def note(self, result: MessageResult, at: datetime) -> None:
+        """Count a message's verdict and remember the line."""
+        self._counts[result.verdict.value] += 1
+        self._recent.appendleft(
+            VerdictLine(
+                at=at,
+                message_id=result.message_id,
+                sender=result.sender,
+                direction=result.direction,
+                verdict=result.verdict,
+                detail=result.detail,
+            )
+        )
+        self.on_verdict(result.verdict)
+
+    def verdicts(self, limit: int) -> tuple[dict[str, int], tuple[VerdictLine, ...]]:
+        """Counts since start, and the newest lines first."""
+        return dict(self._counts), tuple(self._recent)[:limit]
+
+    async def audit(self, *, limit: int, subject: str = "") -> tuple[AuditRecord, ...]:
+        """Newest first."""
+        records = (
+            audit_from_wire(decode(record_pb2.AuditRecord, record.value)) for record in reversed(self._replica.documents(AUDIT))
+        )
+        chosen = [record for record in records if not subject or record.subject == subject]
+        return tuple(chosen[:limit])
+
+    def entry_of(self, actor: str, action: str, subject: str, detail: str = "") -> AuditRecord:
+        """A record of an act that happens now."""
+        return AuditRecord(at=self._timekeeper.now(), actor=actor, action=action, subject=subject, detail=detail)
+
+    async def record(self, actor: str, action: str, subject: str, detail: str = "") -> None:
+        """An act that writes nothing else."""
+        await self._writer.act(self.entry_of(actor, action, subject, detail))
+
+    async def trim(self) -> None:
+        """Drop the oldest records above the limit."""
+        keys = [record.key for record in self._replica.documents(AUDIT)]
+        surplus = keys[: len(keys) - AUDIT_LIMIT]
+        if len(surplus) < AUDIT_SLACK:
+            return
+        await self._writer.commit(Transaction(compare={}, puts={}, deletes=tuple(surplus[:AUDIT_SLACK])))

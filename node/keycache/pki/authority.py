@@ -1,0 +1,226 @@
+"""The authority: what it signs, for whom, for how long. Certificates follow RFC 5280."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from keycache.domain.errors import ConfigError, InvalidInput
+from keycache.domain.names import Domain
+from keycache.pki.identity import ROLE_URI, Identity, PrivateKey, Role
+
+CA_LIFE = timedelta(days=3653)
+"""Ten years: the life of an appliance; its replacement means new certificates for every client."""
+LEAF_LIFE = timedelta(days=398)
+"""What the CA/Browser Forum allowed a server's certificate (BR 6.3.2, 2020): long for a service restarted twice a year."""
+CLIENT_LIFE = timedelta(days=1095)
+"""Three years: issued by hand, to machines that nobody looks at for as long as mail flows."""
+RENEW_BELOW = 3
+"""Renew when less than a third of the life is left, as ACME clients do."""
+BACKDATE = timedelta(hours=1)
+"""So that a client whose clock is a little behind takes a certificate made just now."""
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
+"""At most 64 characters (RFC 5280 ub-common-name), and nothing that a log line or a table could stumble over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A certificate for somebody else's key. PEM."""
+
+    certificate: bytes
+    ca: bytes
+    not_after: datetime
+
+
+class Authority:
+    """A CA's certificate and private key."""
+
+    def __init__(self, certificate: bytes, key: PrivateKey) -> None:
+        """From PEM. Raises ConfigError when the two do not belong together or are no CA."""
+        try:
+            self._certificate = x509.load_pem_x509_certificate(certificate)
+            constraints = self._certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except (ValueError, x509.ExtensionNotFound) as error:
+            raise ConfigError("The authority's file is not a CA certificate in PEM.") from error
+        if not constraints.ca or not key.fits(self._certificate):
+            raise ConfigError("The authority's certificate and private key do not belong together.")
+        self.pem = certificate
+        self._key = key
+
+    @classmethod
+    def create(cls, key: PrivateKey, *, name: str, now: datetime) -> Authority:
+        """A new self-signed authority for ten years."""
+        signer = key.load()
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Keycache CA of {name}"[:64])])
+        builder = (
+            _builder(subject, subject, signer.public_key(), now=now, until=now + CA_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(sign_certificates=True), critical=True)
+        )
+        return cls(builder.sign(signer, SHA256()).public_bytes(Encoding.PEM), key)
+
+    @property
+    def not_before(self) -> datetime:
+        return self._certificate.not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime:
+        return self._certificate.not_valid_after_utc
+
+    def issue_server(self, names: Sequence[str], *, now: datetime) -> Identity:
+        """A certificate for a node that is reached under `names` (host names and IP addresses). Raises ConfigError."""
+        alternatives: list[x509.GeneralName] = [server_name(name) for name in names]
+        return self._issue_own("keycache node", alternatives, ExtendedKeyUsageOID.SERVER_AUTH, now=now)
+
+    def issue_client(self, role: Role, name: str, *, now: datetime) -> Identity:
+        """A certificate and its key for a client of our own, such as the administrator's command."""
+        return self._issue_own(_checked(name), [_role_uri(role)], ExtendedKeyUsageOID.CLIENT_AUTH, now=now)
+
+    def sign_client(self, csr: bytes, *, role: Role, name: str, now: datetime) -> Issued:
+        """A client certificate for the key of a PKCS#10 request (PEM or DER) that proves possession of it.
+
+        Whatever else the request asks for is left aside. Raises InvalidInput.
+        """
+        public_key = _requested_key(csr)
+        until = min(now + CLIENT_LIFE, self.not_after)
+        certificate = self._sign(_checked(name), public_key, [_role_uri(role)], ExtendedKeyUsageOID.CLIENT_AUTH, now, until)
+        return Issued(certificate=certificate, ca=self.pem, not_after=_not_after(certificate))
+
+    def vouches_for(self, certificate: x509.Certificate) -> bool:
+        """Whether this authority signed the certificate."""
+        try:
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+            return False
+        return True
+
+    def _issue_own(
+        self, name: str, alternatives: list[x509.GeneralName], purpose: x509.ObjectIdentifier, *, now: datetime
+    ) -> Identity:
+        key = PrivateKey.generate()
+        until = min(now + LEAF_LIFE, self.not_after)
+        certificate = self._sign(name, key.load().public_key(), alternatives, purpose, now, until)
+        return Identity(certificate=certificate, key=key, ca=self.pem, not_after=_not_after(certificate))
+
+    def _sign(
+        self,
+        name: str,
+        public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        alternatives: list[x509.GeneralName],
+        purpose: x509.ObjectIdentifier,
+        now: datetime,
+        until: datetime,
+    ) -> bytes:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        own = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        builder = (
+            _builder(subject, self._certificate.subject, public_key, now=now, until=until)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(sign_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), critical=False)
+        )
+        return builder.sign(self._key.load(), SHA256()).public_bytes(Encoding.PEM)
+
+
+def new_request(name: str) -> tuple[PrivateKey, bytes]:
+    """A new private key, which stays with the caller, and a request in PEM to have it certified. Raises InvalidInput."""
+    key = PrivateKey.generate()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _checked(name))])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key.load(), SHA256())
+    return key, request.public_bytes(Encoding.PEM)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    *,
+    now: datetime,
+    until: datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(until)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _role_uri(role: Role) -> x509.GeneralName:
+    return x509.UniformResourceIdentifier(f"{ROLE_URI}{role.value}")
+
+
+def server_name(text: str) -> x509.DNSName | x509.IPAddress:
+    """A host name or IP address as it stands in a certificate: lower case, A-labels. Raises ConfigError."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(Domain.parse(text).text)
+    except InvalidInput as error:
+        raise ConfigError(
+            f"{text[:80]!r} is neither a host name nor an IP address.", hint="Write it without port, such as cache.example.org."
+        ) from error
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name[:80]!r} cannot be the name of a client.",
+            hint="Use 1 to 64 letters, digits, blanks, dots, dashes, underscores or @, with a letter or digit at both ends.",
+        )
+    return name
+
+
+def _requested_key(csr: bytes) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    try:
+        request = x509.load_pem_x509_csr(csr) if b"-----BEGIN" in csr else x509.load_der_x509_csr(csr)
+        key = request.public_key()
+        proven = request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InvalidInput("This is not a certificate signing request that can be read (PKCS#10).") from error
+    if not proven:
+        raise InvalidInput(
+            "The signing request is not signed with its own key, so nothing proves that you hold it.",
+            hint="Make the request anew with the private key.",
+        )
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
+        return key
+    if isinstance(key, rsa.RSAPublicKey) and 2048 <= key.key_size <= 8192:
+        return key
+    raise InvalidInput(
+        "Keys of this kind or size cannot be certified here.", hint="Use EC P-256, EC P-384 or RSA of 2048 to 8192 bits."
+    )
+
+
+def _not_after(certificate: bytes) -> datetime:
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc

@@ -1,0 +1,162 @@
+"""What a node keeps in `DATA_DIR/pki`, made at its first start and looked after at every other.
+
+ca.key ca.pem           the authority, ten years
+server.key server.pem   the node, under its names
+admin.key admin.pem     the command line on this machine
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from keycache.domain.errors import ConfigError
+from keycache.pki import files
+from keycache.pki.authority import RENEW_BELOW, Authority, Issued, server_name
+from keycache.pki.identity import ROLE_URI, Identity, PrivateKey, Role
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+ADMIN_NAME = "local admin"
+_CA_WARNING = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePki:
+    """A node's certificates, as they are on disk. `warnings`: what an administrator should know, as sentences."""
+
+    directory: Path
+    names: tuple[str, ...]
+    authority: Authority
+    server: Identity
+    admin: Identity
+    warnings: tuple[str, ...]
+
+    def sign_client(self, csr: bytes, *, role: Role, name: str, now: datetime) -> Issued:
+        """As `Authority.sign_client`."""
+        return self.authority.sign_client(csr, role=role, name=name, now=now)
+
+    def renewed(self, now: datetime) -> NodePki:
+        """This again, with certificates renewed that need it; cheap enough to ask once a day. Raises ConfigError."""
+        return open_pki(self.directory, names=self.names, now=now)
+
+
+def open_pki(directory: Path, *, names: Sequence[str], now: datetime) -> NodePki:
+    """Load a node's certificates; make what is missing, renew what has less than a third of its life left.
+
+    `names`: host names and IP addresses under which the node is reached, beside those of this machine itself.
+    Raises ConfigError when the authority is damaged, half lost, out of its own time, or somebody else's.
+    """
+    warnings = [files.private_directory(directory)]
+    wanted = tuple(dict.fromkeys(str(server_name(name).value) for name in (*LOCAL_NAMES, *names)))
+    admin_names = (f"{ROLE_URI}{Role.ADMIN.value}",)
+    authority = _authority(directory, wanted[-1], now, warnings)
+    server = _own(directory / "server", authority, lambda: authority.issue_server(wanted, now=now), wanted, now, warnings)
+    admin = _own(
+        directory / "admin",
+        authority,
+        lambda: authority.issue_client(Role.ADMIN, ADMIN_NAME, now=now),
+        admin_names,
+        now,
+        warnings,
+    )
+    return NodePki(
+        directory=directory,
+        names=wanted,
+        authority=authority,
+        server=server,
+        admin=admin,
+        warnings=tuple(warning for warning in warnings if warning),
+    )
+
+
+def _authority(directory: Path, name: str, now: datetime, warnings: list[str]) -> Authority:
+    """Key first, certificate second: a key alone is an interrupted first start, a certificate alone is a loss."""
+    key_file, certificate_file = directory / "ca.key", directory / "ca.pem"
+    key, certificate = _private_key(key_file, warnings), files.read(certificate_file)
+    anew = f"Restore {directory} from a backup. To begin anew, move it away: every client then needs a new certificate."
+    if certificate is None:
+        if key is None:
+            key = PrivateKey.generate()
+            files.write_private(key_file, key.pem)
+        authority = Authority.create(key, name=name, now=now)
+        files.write_public(certificate_file, authority.pem)
+        return authority
+    if key is None:
+        raise ConfigError(f"{key_file} is missing, but {certificate_file} is here.", hint=anew)
+    try:
+        authority = Authority(certificate, key)
+    except ConfigError as error:
+        raise ConfigError(f"{error.text} ({directory})", hint=anew) from error
+    if not authority.not_before <= now <= authority.not_after:
+        raise ConfigError(
+            f"The node's authority ({certificate_file}) is valid from {authority.not_before:%Y-%m-%d} to "
+            f"{authority.not_after:%Y-%m-%d}, but this machine's clock says {now:%Y-%m-%d %H:%M} UTC.",
+            hint="Check the clock. If it is right: move the directory away and issue every client a new certificate.",
+        )
+    if authority.not_after - now < _CA_WARNING:
+        warnings.append(
+            f"The node's authority ends on {authority.not_after:%Y-%m-%d}, and with it every client's certificate. "
+            f"Before then: stop the node, move {directory} away, start it and issue every client a new certificate."
+        )
+    return authority
+
+
+def _own(
+    stem: Path,
+    authority: Authority,
+    issue: Callable[[], Identity],
+    names: Sequence[str],
+    now: datetime,
+    warnings: list[str],
+) -> Identity:
+    """A certificate that can be made again at will: taken from disk if it still serves, else made and written."""
+    key_file, certificate_file = stem.with_suffix(".key"), stem.with_suffix(".pem")
+    key, certificate = _private_key(key_file, warnings), files.read(certificate_file)
+    if key is not None and certificate is not None:
+        identity = _serving(certificate, key, authority, names, now)
+        if identity is not None:
+            return identity
+    identity = issue()
+    files.write_private(key_file, identity.key.pem)
+    files.write_public(certificate_file, identity.certificate)
+    return identity
+
+
+def _serving(certificate: bytes, key: PrivateKey, authority: Authority, names: Sequence[str], now: datetime) -> Identity | None:
+    """The pair if it belongs together, is ours, names every name and has a third of its life left; else None."""
+    try:
+        parsed = x509.load_pem_x509_certificate(certificate)
+        fits = key.fits(parsed)
+        alternatives = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, ConfigError, x509.ExtensionNotFound):
+        return None
+    start, end = parsed.not_valid_before_utc, parsed.not_valid_after_utc
+    named = {str(name.value) for name in alternatives}
+    if not fits or not authority.vouches_for(parsed) or not named.issuperset(names):
+        return None
+    fresh = start <= now and (end - now) * RENEW_BELOW >= end - start
+    # The authority's own end cannot be put off: what ends with it would be made anew at every start, for nothing.
+    if not fresh and not (start <= now <= end == authority.not_after):
+        return None
+    return Identity(certificate=certificate, key=key, ca=authority.pem, not_after=end)
+
+
+def _private_key(path: Path, warnings: list[str]) -> PrivateKey | None:
+    pem = files.read(path)
+    if pem is None:
+        return None
+    warnings.append(files.close_to_others(path, files.PRIVATE_FILE))
+    return PrivateKey(pem)
+
+
+def machine_names() -> tuple[str, ...]:
+    """This machine's own host name, if a certificate can hold it."""
+    try:
+        return (str(server_name(socket.gethostname()).value),)
+    except ConfigError:
+        return ()

@@ -1,0 +1,121 @@
+"""What the replica's documents say, decoded once per change and held in memory: settings, blocks, issuers, intermediates.
+
+Filled from the replica at start and after every applied batch that touched a document. Decisions read it without I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from keycache.codec import block_from_wire, decode, decode_settings, issuer_from_wire
+from keycache.domain.administration import BlockList, IssuerDecision, IssuerState
+from keycache.domain.errors import InvalidInput, Unavailable
+from keycache.domain.examination import TrustBase
+from keycache.domain.log import ABSENT, BLOCKS, CHAIN, ISSUERS, SETTINGS
+from keycache.domain.lookup import timeouts_us
+from keycache.domain.names import Revision
+from keycache.domain.ports import Replica
+from keycache.domain.settings import Settings
+from keycache.v1 import record_pb2
+
+
+class View:
+    """`settings` is None until read, and again if the record cannot be read: then nothing is removed (DESIGN 2.3).
+
+    `on_trust` is called with the new base whenever issuers or intermediates change, and once at the first load.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        anchors: tuple[bytes, ...] = (),
+        crls: tuple[bytes, ...] = (),
+        on_trust: Callable[[TrustBase], None] = lambda _base: None,
+        on_settings: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._replica = replica
+        self._anchors = anchors
+        self._crls = crls
+        self._on_trust = on_trust
+        self._on_settings = on_settings
+        self.settings: Settings | None = None
+        self.settings_revision: Revision = ABSENT
+        self.settings_problem = "The settings were not read yet."
+        self.timeouts: tuple[int, int, int] | None = None
+        self.blocks = BlockList()
+        self.decisions: dict[str, IssuerDecision] = {}
+        self.chain: dict[str, bytes] = {}
+
+    def require_settings(self) -> Settings:
+        """Raises Unavailable where nothing may be assumed."""
+        if self.settings is None:
+            raise Unavailable(self.settings_problem, hint="Nothing that depends on them is done. See 'keycache status'.")
+        return self.settings
+
+    def require_timeouts(self) -> tuple[int, int, int]:
+        """In microseconds, in the order of ORIGINS. Raises Unavailable."""
+        if self.timeouts is None:
+            self.require_settings()
+        assert self.timeouts is not None
+        return self.timeouts
+
+    def load(self) -> None:
+        """Read everything anew from the replica."""
+        self._load_settings()
+        self._load_blocks()
+        self._load_trust()
+
+    def touched(self, keys: Iterable[str]) -> None:
+        """Documents of these keys changed in the replica."""
+        kinds = {key if key == SETTINGS else key.partition("/")[0] + "/" for key in keys}
+        if SETTINGS in kinds:
+            self._load_settings()
+            self._on_settings()
+        if BLOCKS in kinds:
+            self._load_blocks()
+        if kinds & {ISSUERS, CHAIN}:
+            self._load_trust()
+
+    def _load_settings(self) -> None:
+        record = self._replica.document(SETTINGS)
+        self.settings, self.timeouts, self.settings_revision = None, None, ABSENT
+        if record is None:
+            self.settings_problem = "There are no settings in the log."
+            return
+        self.settings_revision = record.mod_revision
+        try:
+            self.settings = decode_settings(record.value)
+        except InvalidInput as error:
+            self.settings_problem = f"The settings cannot be read: {error.text}"
+        else:
+            self.timeouts = timeouts_us(self.settings.timeouts)
+
+    def _load_blocks(self) -> None:
+        blocks = []
+        for record in self._replica.documents(BLOCKS):
+            try:
+                blocks.append(block_from_wire(decode(record_pb2.Block, record.value)))
+            except InvalidInput:
+                continue  # of a later version: its own nodes obey it
+        self.blocks = BlockList(tuple(blocks))
+
+    def _load_trust(self) -> None:
+        self.decisions = {}
+        for record in self._replica.documents(ISSUERS):
+            try:
+                decision = issuer_from_wire(decode(record_pb2.IssuerDecision, record.value))
+            except InvalidInput:
+                continue
+            self.decisions[decision.id] = decision
+        self.chain = {record.key.removeprefix(CHAIN): record.value for record in self._replica.documents(CHAIN)}
+        decisions = self.decisions.values()
+        self._on_trust(
+            TrustBase(
+                anchors=self._anchors,
+                approved=tuple(d.certificate for d in decisions if d.state is IssuerState.APPROVED and d.certificate),
+                intermediates=tuple(self.chain.values()),
+                crls=self._crls,
+                rejected=frozenset(d.id for d in decisions if d.state is IssuerState.REJECTED),
+            )
+        )
