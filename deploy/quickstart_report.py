@@ -23,7 +23,7 @@ Result = Mapping[str, Any]
 def show(samples: Samples, harvested: Sequence[Result], found: Sequence[Result]) -> None:
     """Both tables, on standard output."""
     console = Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH, highlight=False)
-    console.print(_verdicts(samples, harvested), _lookups(found), sep="\n")
+    console.print(_verdicts(samples, harvested), "", _lookups(found), sep="\n")
 
 
 def differences(samples: Samples, harvested: Sequence[Result], found: Sequence[Result]) -> list[str]:

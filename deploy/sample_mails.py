@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from base64 import b64encode
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from email.utils import format_datetime
 from pathlib import Path
 from textwrap import wrap
@@ -19,10 +19,9 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pysequoia import Tsk
+from sample_certificates import DAY, Authority, Holder, elliptic, mail_certificate, rsa_key
 
 from keycache.clock import SystemClock
 from keycache.domain.lookup import MissCode
@@ -32,10 +31,7 @@ MANAGED_DOMAIN = "example.org"
 """The domain that the receiving organisation manages."""
 
 _RECIPIENT = f"post@{MANAGED_DOMAIN}"
-_DAY = timedelta(days=1)
 _TEXT = "Content-Type: text/plain; charset=utf-8\r\n\r\nHello, the papers you asked for will follow on Monday.\r\n"
-
-_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,87 +60,6 @@ class Samples:
     mails: tuple[SampleMail, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Holder:
-    """A certificate and its private key."""
-
-    certificate: x509.Certificate
-    key: _PrivateKey
-
-    @property
-    def fingerprint(self) -> str:
-        return self.certificate.fingerprint(hashes.SHA256()).hex()
-
-
-class _Authority:
-    """A CA that certifies mail addresses."""
-
-    def __init__(self, name: str, now: datetime) -> None:
-        self._now = now
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        usage = _key_usage(sign=False, encrypt=None, certify=True)
-        builder = _certificate(subject, subject, self._key, now - 900 * _DAY, now + 900 * _DAY)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        self.certificate = builder.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
-
-    @property
-    def pem(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.PEM)
-
-    def certify(
-        self, address: str, key: _PrivateKey, *, sign: bool = True, encrypt: bool = True, ends: timedelta = 365 * _DAY
-    ) -> _Holder:
-        """A certificate for the mailbox that began 800 days ago, or a day ago when it has not ended yet, and ends in `ends`."""
-        begins = self._now - (800 * _DAY if ends < timedelta() else _DAY)
-        builder = _mail_certificate(
-            address, self.certificate.subject, key, begins, self._now + ends, sign=sign, encrypt=encrypt
-        )
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        return _Holder(builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256()), key)
-
-
-def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: _PrivateKey, begins: datetime, ends: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begins)
-        .not_valid_after(ends)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _mail_certificate(
-    address: str, issuer: x509.Name | None, key: _PrivateKey, begins: datetime, ends: datetime, *, sign: bool, encrypt: bool
-) -> x509.CertificateBuilder:
-    """As RFC 8550 section 4.4 wants it: address in the subjectAltName, key usage by purpose, emailProtection. No issuer: itself."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address.partition("@")[0].replace(".", " ").title())])
-    builder = _certificate(subject, issuer or subject, key, begins, ends)
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.RFC822Name(address)]), critical=False)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
-    return builder.add_extension(_key_usage(sign=sign, encrypt=key if encrypt else None), critical=True)
-
-
-def _key_usage(*, sign: bool, encrypt: _PrivateKey | None, certify: bool = False) -> x509.KeyUsage:
-    """RSA encrypts by keyEncipherment, elliptic curves by keyAgreement (RFC 8550 section 4.4.2)."""
-    return x509.KeyUsage(
-        digital_signature=sign,
-        content_commitment=False,
-        key_encipherment=isinstance(encrypt, rsa.RSAPrivateKey),
-        data_encipherment=False,
-        key_agreement=isinstance(encrypt, ec.EllipticCurvePrivateKey),
-        key_cert_sign=certify,
-        crl_sign=certify,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 class _Post:
     """Writes mails, all of one day."""
 
@@ -160,7 +75,7 @@ class _Post:
         return f"{head}{headers}{body}".encode()
 
 
-def _signature(content: str, signer: _Holder, *, detached: bool, companions: tuple[x509.Certificate, ...] = ()) -> str:
+def _signature(content: str, signer: Holder, *, detached: bool, companions: tuple[x509.Certificate, ...] = ()) -> str:
     """CMS signed-data over the exact bytes of `content`, in base64 lines. `companions`: certificates that come along."""
     builder = pkcs7.PKCS7SignatureBuilder().set_data(content.encode())
     builder = builder.add_signer(signer.certificate, signer.key, hashes.SHA256())
@@ -203,20 +118,12 @@ def _with_key_attached(armoured: str, file_name: str) -> str:
     )
 
 
-def _elliptic() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _rsa() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-def _cached_by_smime(post: _Post, authority: _Authority) -> list[SampleMail]:
-    anna = authority.certify("anna@example.com", _rsa())
-    ben = authority.certify("ben@example.com", _elliptic())
+def _cached_by_smime(post: _Post, authority: Authority) -> list[SampleMail]:
+    anna = authority.certify("anna@example.com", rsa_key())
+    ben = authority.certify("ben@example.com", elliptic())
     # Two certificates of one subject, one to sign with and one to encrypt to (RFC 8551 section 2.5.3.1).
-    signing = authority.certify("carla@example.net", _elliptic(), encrypt=False)
-    encrypting = authority.certify("carla@example.net", _rsa(), sign=False)
+    signing = authority.certify("carla@example.net", elliptic(), encrypt=False)
+    encrypting = authority.certify("carla@example.net", rsa_key(), sign=False)
     split = _signature(_TEXT, signing, detached=True, companions=(encrypting.certificate,))
     return [
         SampleMail(
@@ -300,10 +207,10 @@ def _cached_by_openpgp(post: _Post) -> list[SampleMail]:
 
 
 def _held(post: _Post, now: datetime) -> list[SampleMail]:
-    frida = _Authority("An Authority That Nobody Here Knows", now).certify("frida@example.com", _elliptic())
-    key = _elliptic()
-    own = _mail_certificate("gregor@example.net", None, key, now - _DAY, now + 365 * _DAY, sign=True, encrypt=True)
-    gregor = _Holder(own.sign(key, hashes.SHA256()), key)
+    frida = Authority("An Authority That Nobody Here Knows", now).certify("frida@example.com", elliptic())
+    key = elliptic()
+    own = mail_certificate("gregor@example.net", None, key, now - DAY, now + 365 * DAY, sign=True, encrypt=True)
+    gregor = Holder(own.sign(key, hashes.SHA256()), key)
     cases = (
         ("smime-unknown-issuer", "S/MIME, issuer nobody knows", "frida@example.com", frida, Verdict.UNTRUSTED_ISSUER),
         ("smime-self-signed", "S/MIME, vouches only for itself", "gregor@example.net", gregor, Verdict.SELF_SIGNED),
@@ -321,12 +228,12 @@ def _held(post: _Post, now: datetime) -> list[SampleMail]:
     ]
 
 
-def _refused_smime(post: _Post, authority: _Authority) -> list[SampleMail]:
-    hanna = authority.certify("hanna@example.com", _elliptic())
+def _refused_smime(post: _Post, authority: Authority) -> list[SampleMail]:
+    hanna = authority.certify("hanna@example.com", elliptic())
     altered = _TEXT.replace("Monday", "Friday")
-    igor = authority.certify("igor@example.com", _elliptic())
-    jana = authority.certify("jana@example.net", _elliptic(), ends=-_DAY)
-    ours = authority.certify(_RECIPIENT, _elliptic())
+    igor = authority.certify("igor@example.com", elliptic())
+    jana = authority.certify("jana@example.net", elliptic(), ends=-DAY)
+    ours = authority.certify(_RECIPIENT, elliptic())
     cases = (
         ("smime-forged", "S/MIME, text altered after signing", "hanna@example.com", altered, hanna, Verdict.SIGNATURE_INVALID),
         (
@@ -393,7 +300,7 @@ def _refused_others(post: _Post) -> list[SampleMail]:
 
 def sample_mails(now: datetime) -> Samples:
     """All the samples, valid at `now` (aware). Different keys at every call."""
-    authority = _Authority("Sample Mail Authority", now)
+    authority = Authority("Sample Mail Authority", now)
     post = _Post(now)
     return Samples(
         ca=authority.pem,

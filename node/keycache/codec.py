@@ -91,6 +91,11 @@ def _required(enum: type[E], number: int, what: str) -> E:
     return member
 
 
+def _optional(enum: type[E], number: int, what: str) -> E | None:
+    """None for 0 only: a defect that this version does not know must not pass for none at all."""
+    return None if number == 0 else _required(enum, number, what)
+
+
 def _extra(message: Message) -> bytes:
     """The encoded fields of `message` that this version does not know. Empties the known ones."""
     for descriptor, _ in message.ListFields():
@@ -106,6 +111,18 @@ def decode(kind: type[M], data: bytes) -> M:
         raise InvalidInput(f"These bytes are not a {kind.__name__}.") from error
 
 
+def _issuer_to_wire(issuer: Issuer) -> entry_pb2.Issuer:
+    message = entry_pb2.Issuer.FromString(issuer.extra)
+    message.id, message.name, message.certificate = issuer.id, issuer.name, issuer.certificate
+    return message
+
+
+def _issuer_from_wire(message: entry_pb2.Issuer) -> Issuer:
+    rest = entry_pb2.Issuer()
+    rest.CopyFrom(message)
+    return Issuer(id=message.id, name=message.name, certificate=message.certificate, extra=_extra(rest))
+
+
 def key_to_wire(key: Key) -> entry_pb2.Key:
     message = entry_pb2.Key.FromString(key.extra)
     message.protocol = wire_enum(key.protocol)  # type: ignore[assignment]
@@ -116,7 +133,7 @@ def key_to_wire(key: Key) -> entry_pb2.Key:
     message.trust = wire_enum(key.trust)  # type: ignore[assignment]
     message.held = wire_enum(key.held)  # type: ignore[assignment]
     if key.issuer is not None:
-        message.issuer.CopyFrom(entry_pb2.Issuer(id=key.issuer.id, name=key.issuer.name, certificate=key.issuer.certificate))
+        message.issuer.CopyFrom(_issuer_to_wire(key.issuer))
     message.defect = wire_enum(key.defect)  # type: ignore[assignment]
     for field, value in (("not_before", key.not_before), ("not_after", key.not_after), ("evidence_at", key.evidence_at)):
         if value is not None:
@@ -129,9 +146,6 @@ def key_to_wire(key: Key) -> entry_pb2.Key:
 
 def key_from_wire(message: entry_pb2.Key) -> Key:
     """Raises InvalidInput."""
-    issuer = None
-    if message.HasField("issuer"):
-        issuer = Issuer(id=message.issuer.id, name=message.issuer.name, certificate=message.issuer.certificate)
     rest = entry_pb2.Key()
     rest.CopyFrom(message)
     return Key(
@@ -141,11 +155,11 @@ def key_from_wire(message: entry_pb2.Key) -> Key:
         addresses=tuple(EmailAddress.parse(address) for address in message.addresses),
         names=tuple(message.names),
         trust=_required(Trust, message.trust, "trust"),
-        held=enum_member(HeldReason, message.held),
-        issuer=issuer,
+        held=_optional(HeldReason, message.held, "reason to hold a key"),
+        issuer=_issuer_from_wire(message.issuer) if message.HasField("issuer") else None,
         not_before=optional_moment(message, "not_before"),
         not_after=optional_moment(message, "not_after"),
-        defect=enum_member(Defect, message.defect),
+        defect=_optional(Defect, message.defect, "defect of a key"),
         evidence_at=optional_moment(message, "evidence_at"),
         capabilities=tuple(message.capabilities),
         prefer_encrypt=message.prefer_encrypt,
@@ -178,13 +192,24 @@ def sighting_from_wire(message: entry_pb2.Sighting) -> Sighting:
     )
 
 
+def _change_to_wire(change: Change) -> entry_pb2.Change:
+    message = entry_pb2.Change.FromString(change.extra)
+    message.at.CopyFrom(timestamp(change.at))  # type: ignore[arg-type]
+    message.what, message.by = change.what, change.by
+    return message
+
+
+def _change_from_wire(message: entry_pb2.Change) -> Change:
+    rest = entry_pb2.Change()
+    rest.CopyFrom(message)
+    return Change(at=moment(message.at), what=message.what, by=message.by, extra=_extra(rest))
+
+
 def entry_to_wire(entry: Entry) -> entry_pb2.Entry:
     message = entry_pb2.Entry.FromString(entry.extra)
     message.key.CopyFrom(key_to_wire(entry.key))
     message.sightings.extend(sighting_to_wire(sighting) for sighting in entry.sightings)
-    message.history.extend(
-        entry_pb2.Change(at=timestamp(change.at), what=change.what, by=change.by) for change in entry.history
-    )
+    message.history.extend(_change_to_wire(change) for change in entry.history)
     return message
 
 
@@ -197,7 +222,7 @@ def entry_from_wire(message: entry_pb2.Entry) -> Entry:
         return Entry(
             key=key_from_wire(message.key),
             sightings=tuple(sorted(sightings, key=lambda one: list(Origin).index(one.origin))),
-            history=tuple(Change(at=moment(c.at), what=c.what, by=c.by) for c in message.history),
+            history=tuple(_change_from_wire(change) for change in message.history),
             extra=_extra(rest),
         )
     except ValueError as error:

@@ -33,6 +33,9 @@ PREFIX = "KEYCACHE_"
 SYSTEM_ANCHORS = Path("/etc/ssl/certs/ca-certificates.crt")
 """Where Debian's ca-certificates puts its bundle."""
 
+MESSAGE_LIMIT_MAX = 512 * 1024 * 1024
+"""Bytes. A message is one gRPC message, whose length is a signed 32-bit number, and is held in memory several times."""
+
 _SIZE = re.compile(r"(\d{1,12})\s*(|B|KiB|MiB|GiB|KB|MB|GB)", re.IGNORECASE)
 _FACTORS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
@@ -184,7 +187,7 @@ class Mail(_Section):
         tuple[Annotated[str, AfterValidator(_network)], ...], _Texts, Field(description="a list of networks as 10.0.0.0/8")
     ] = ()
     message_limit: Annotated[
-        int, _tolerant(_size), Field(ge=64 * 1024, le=512 * 1024 * 1024, description="64 KiB to 512 MiB")
+        int, _tolerant(_size), Field(ge=64 * 1024, le=MESSAGE_LIMIT_MAX, description="64 KiB to 512 MiB")
     ] = 25 * 1024 * 1024
 
 

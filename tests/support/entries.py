@@ -144,7 +144,7 @@ def keys(draw: st.DrawFn, *, numbers: int = 1000) -> Key:
 @st.composite
 def sightings(draw: st.DrawFn, origin: Origin, *, at: st.SearchStrategy[datetime] | None = None) -> Sighting:
     """Cached before it is refreshed, or at once."""
-    first, last = sorted((draw(at or instants()), draw(at or instants())))
+    first, last = sorted((draw(instants() if at is None else at), draw(instants() if at is None else at)))
     return Sighting(origin=origin, source=draw(texts()), cached_at=first, refreshed_at=last)
 
 

@@ -138,6 +138,12 @@ class KeyCache:
             if ready is not None:
                 ready.set()
 
+    def not_ready(self) -> str:
+        """Why lookups or writes do not work yet, as a sentence; empty when they do."""
+        if not self.replicator.ready.is_set():
+            return "The replica is catching up with the log."
+        return "" if self._view.settings is not None else self._view.settings_problem
+
     def watch(self) -> AsyncIterator[Watched]:
         """Every change of an entry as this node applies it, from now on."""
         return self.replicator.changes()

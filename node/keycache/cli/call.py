@@ -90,7 +90,7 @@ def command(group: typer.Typer, name: str, *, example: str) -> Callable[[Callabl
 
         def run(**given: Any) -> None:
             context: typer.Context = given.pop("context")
-            shared = _merged(context.obj, {name: given.pop(name) for name in _SHARED})
+            shared = _merged(context.obj, {one: given.pop(one) for one in _SHARED})
             code = guarded(lambda: function(_call(shared), **given))
             raise typer.Exit(code)
 

@@ -36,8 +36,8 @@ class ReadLine:
 
 
 def write_line(entry: Entry) -> str:
-    """Without the line's end."""
-    return json.dumps(entry_fields(entry), ensure_ascii=False, separators=(",", ":"))
+    """Without the line's end. ASCII alone, so that no terminal, editor or encoding on its way changes it."""
+    return json.dumps(entry_fields(entry), separators=(",", ":"))
 
 
 def entry_fields(entry: Entry) -> dict[str, Any]:

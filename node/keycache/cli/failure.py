@@ -14,21 +14,17 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 """128 + SIGPIPE."""
 
-_CODES: dict[type[errors.KeycacheError], int] = {
-    errors.InvalidInput: MISUSE,
-    errors.OutOfRange: REFUSED,
+_CODES = {
+    "INVALID_INPUT": MISUSE,
+    "MESSAGE_TOO_LARGE": REFUSED,
+    "NODE_UNREACHABLE": UNREACHABLE,
 }
-"""What is not here is REFUSED. A value out of range is well written, and a rule forbids it."""
-
-
-class Unreachable(errors.Unavailable):
-    """No node answers at the address. The only thing that exits with 3: a node that answers with an error was reached."""
+"""By `KeycacheError.code`; what is not here is REFUSED. A value out of range is too: it is well written, and a rule forbids it.
+A node that answers with an error was reached."""
 
 
 def exit_code(error: errors.KeycacheError) -> int:
-    if isinstance(error, Unreachable):
-        return UNREACHABLE
-    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), REFUSED)
+    return _CODES.get(error.code, REFUSED)
 
 
 def message(error: errors.KeycacheError) -> str:

@@ -70,9 +70,10 @@ def _minutes(found: list[str]) -> timedelta:
     if len(values) > 1:
         raise InvalidInput(f"The file holds several different <{ELEMENT}>: {', '.join(sorted(values))[:80]}.")
     (value,) = values
-    if not (value.isascii() and value.isdigit() and len(value) <= 12):
+    if not (value.isascii() and value.isdigit() and len(value) <= _DIGITS):
         raise InvalidInput(f"<{ELEMENT}> is {value[:40]!r}, not a number of minutes.")
-    try:
-        return timedelta(minutes=int(value))
-    except OverflowError as error:
-        raise InvalidInput(f"<{ELEMENT}> is {value} minutes, more than a calendar holds.") from error
+    return timedelta(minutes=int(value))
+
+
+_DIGITS = 12
+"""As many as `timedelta` surely holds."""

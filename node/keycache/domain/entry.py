@@ -59,6 +59,7 @@ class Issuer:
     id: str
     name: str
     certificate: bytes = b""
+    extra: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,7 @@ class Change:
     at: datetime
     what: str
     by: str
+    extra: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ NOT_FOUND = Answer((), MissCode.NOT_FOUND)
 
 def timeouts_us(timeouts: Timeouts) -> tuple[int, int, int]:
     """Timeouts in microseconds in the order of ORIGINS, computed once per settings."""
-    return tuple(int(timeouts.of(origin).total_seconds()) * 1_000_000 for origin in ORIGINS)  # type: ignore[return-value]
+    return tuple(timeouts.of(origin) // timedelta(microseconds=1) for origin in ORIGINS)  # type: ignore[return-value]
 
 
 def choose(

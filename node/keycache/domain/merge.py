@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from keycache.domain.entry import HISTORY_LIMIT, Change, Defect, Entry, Key, Origin, Sighting, Trust
+from keycache.domain.entry import HISTORY_LIMIT, Change, Defect, Entry, Issuer, Key, Origin, Sighting, Trust
 from keycache.domain.names import EmailAddress
 from keycache.domain.retention import is_expired, needs_refresh
 from keycache.domain.settings import Timeouts
@@ -82,7 +82,7 @@ def join_keys(known: Key, seen: Key) -> Key:
         addresses=join_addresses(known.addresses, seen.addresses),
         trust=trust,
         held=seen.held if trust is Trust.HELD else None,
-        issuer=seen.issuer or known.issuer,
+        issuer=_join_issuers(known.issuer, seen.issuer),
         defect=Defect.REVOKED if Defect.REVOKED in (known.defect, seen.defect) else seen.defect,
         evidence_at=newer.evidence_at,
         capabilities=newer.capabilities or known.capabilities or seen.capabilities,
@@ -109,9 +109,21 @@ def join_sightings(first: Iterable[Sighting], second: Iterable[Sighting]) -> tup
     return tuple(by_origin[origin] for origin in Origin if origin in by_origin)
 
 
+def _join_issuers(first: Issuer | None, second: Issuer | None) -> Issuer | None:
+    """Mails bring more or less of a chain: the issuer whose certificate came along is worth more, and two mails in turn must not
+    change the entry in turn."""
+    both = [issuer for issuer in (first, second) if issuer is not None]
+    return max(both, key=lambda one: (bool(one.certificate), one.id, one.name, one.certificate, one.extra), default=None)
+
+
 def _same(key: Key, known: Key) -> bool:
-    """Whether nothing worth a write changed. New evidence alone is not: it comes with every mail."""
-    return replace(key, evidence_at=None, extra=b"") == replace(known, evidence_at=None, extra=b"")
+    """Whether nothing worth a write changed. What comes with every mail alone is not: new evidence, and the preferences of the
+    program that wrote it. Two programs of one sender differ in these, and would cost a write a mail."""
+    return _lasting_facts(key) == _lasting_facts(known)
+
+
+def _lasting_facts(key: Key) -> Key:
+    return replace(key, evidence_at=None, capabilities=(), prefer_encrypt=False, extra=b"")
 
 
 def _what(known: Entry, key: Key, origin: Origin) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import NewType
 
@@ -16,14 +17,26 @@ ADDRESS_LIMIT = 320
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>,;:\\\[\]]")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>,;:\\\[\]\ud800-\udfff]")
+
+
+_DOT_ATOM = re.compile(r"[^.]+(\.[^.]+)*")
+_DEVIATIONS = re.compile("[\u00df\u03c2]")
+"""Sharp s and final sigma: own letters of domains today, but other ones to the codec, which knows the older standard (RFC 5894
+section 7.2). A key of strasse.example must not be found for stra\u00dfe.example."""
+
+
+def _ascii_label(label: str) -> str:
+    if _DEVIATIONS.search(label):
+        return "xn--" + unicodedata.normalize("NFC", label).encode("punycode").decode("ascii")
+    return label.encode("idna").decode("ascii").lower()
 
 
 def _ascii_domain(domain: str) -> str:
     """The domain as lower-case A-labels, so that both spellings of one name are one name (RFC 5891 section 4)."""
     domain = domain.rstrip(".").lower()
     try:
-        ascii_form = domain if domain.isascii() else domain.encode("idna").decode("ascii").lower()
+        ascii_form = domain if domain.isascii() else ".".join(_ascii_label(label) for label in domain.split("."))
     except UnicodeError as error:
         raise InvalidInput(f"{domain!r} is not a domain name.") from error
     if len(ascii_form) > 253 or not _DOMAIN.fullmatch(ascii_form):
@@ -67,7 +80,8 @@ class EmailAddress:
             raise InvalidInput(f"{text[:80]!r} is not a mail address.", hint="Write it as name@example.org.")
         if _FORBIDDEN.search(bare) or '"' in bare or "@" in bare:
             raise InvalidInput(f"{text[:80]!r} is not a mail address.", hint="Write it as name@example.org.")
-        return cls(f"{local}@{_ascii_domain(domain)}")
+        # Quotes that are not needed mean nothing (RFC 5321 section 4.1.2).
+        return cls(f"{bare if _DOT_ATOM.fullmatch(bare) else local}@{_ascii_domain(domain)}")
 
     @property
     def index(self) -> str:

@@ -2,6 +2,7 @@
 
 Order of the questions, each of which can only keep entries, never remove more:
 1. No settings read: nothing (2.3).  2. Clock suspect: nothing (2.4).  3. Too many at once: hold for a person (2.4).
+4. Expired only by time that this node did not see pass: wait as long again, or for a person (2.1, 2.4).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from keycache.domain.log import ABSENT
 from keycache.domain.names import Fingerprint, Revision
 from keycache.domain.retention import expires_at, lasting
 from keycache.domain.settings import Settings
-from keycache.domain.skew import ClockVerdict
+from keycache.domain.skew import ClockVerdict, unwitnessed
 
 
 class PurgeState(Enum):
@@ -58,9 +59,13 @@ def plan(
     settings_revision: Revision,
     clock: ClockVerdict,
     now: datetime,
+    witnessed: datetime,
     confirmed: bool = False,
 ) -> PurgePlan:
-    """What to remove of `candidates`, out of `total` entries. `confirmed`: an administrator released a mass expiry."""
+    """What to remove of `candidates`, out of `total` entries. `confirmed`: an administrator released a mass expiry.
+
+    `witnessed`: a time that has come for certain (`skew.witnessed`), whatever the wall clock says.
+    """
     if settings is None:
         return PurgePlan(
             state=PurgeState.HELD_NO_SETTINGS, reason="The settings cannot be read; nothing is removed without them."
@@ -81,4 +86,9 @@ def plan(
             "Check clock and timeouts; if it is right, run 'keycache purge --confirm-held'."
         )
         return PurgePlan(state=PurgeState.HELD_MASS_EXPIRY, reason=reason, expired=count)
-    return PurgePlan(state=PurgeState.SWEEPING, reason="", remove=expired, expired=count, settings_revision=settings_revision)
+    certain = expired
+    if not confirmed and now - witnessed > settings.clock_skew_bound:
+        certain = tuple(one for one in expired if expires_at(lasting(one.sightings, settings.timeouts), settings.timeouts) <= witnessed)
+    if not certain:
+        return PurgePlan(state=PurgeState.HELD_CLOCK, reason=unwitnessed(now, witnessed), expired=count)
+    return PurgePlan(state=PurgeState.SWEEPING, reason="", remove=certain, expired=count, settings_revision=settings_revision)

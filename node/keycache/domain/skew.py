@@ -2,7 +2,11 @@
 
 Two witnesses on one machine: the monotonic clock since start (a step shows as a difference of the two), and the newest
 wall time this node ever wrote down (a clock set back shows as a reading before it). Other members' readings come as
-`offsets`. A step forward while the node was down cannot be told from a long stop: the hold on mass expiry covers that.
+`offsets`. A step forward while the node was down cannot be told from a long stop. So nothing is removed by time that this node
+did not see pass: besides the wall clock there is the *witnessed* time, which only ever goes on with the monotonic clock. After a
+stop it lags by the length of the stop, and so do removals, until an administrator says that the clock is right. Why that is safe
+whatever the wall clock does: a sighting is stamped with at least the witnessed time, removed only once the witnessed time is a
+timeout later, and witnessed time is never faster than true time.
 """
 
 from __future__ import annotations
@@ -53,12 +57,28 @@ def judge(
     return TRUSTED
 
 
-def stamp(now: datetime, high_water: datetime | None) -> datetime:
-    """The time to write on a new sighting: never before the newest one written down.
+def witnessed(*, now: ClockSample, start: ClockSample, high_water: datetime | None) -> datetime:
+    """A time that has come for certain: the newest one written down before this start, and what the monotonic clock saw since.
+
+    Nothing written down: this is the first start, there are no older entries, and the wall clock is all there is.
+    """
+    return (start.wall if high_water is None else high_water) + timedelta(seconds=now.monotonic - start.monotonic)
+
+
+def unwitnessed(now: datetime, witnessed: datetime) -> str:
+    """Why entries wait that are expired by the wall clock alone."""
+    return (
+        f"The clock went on by {_span(now - witnessed)} that this node did not see pass: it was stopped, or the clock was set. What "
+        "expired in that time is kept, unserved, as long again. If the clock is right, run 'keycache purge --trust-clock'."
+    )
+
+
+def stamp(now: datetime, witnessed: datetime) -> datetime:
+    """The time to write on a new sighting: never before a time that has come for certain.
 
     A machine that boots in 1970 and corrects itself a minute later must not leave entries that count as 56 years old.
     """
-    return now if high_water is None or now >= high_water else high_water
+    return max(now, witnessed)
 
 
 def _suspect(text: str) -> ClockVerdict:

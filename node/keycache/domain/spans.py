@@ -15,7 +15,7 @@ _UNITS = {
     "w": timedelta(weeks=1),
 }
 _NAMES = {"second": "s", "sec": "s", "minute": "m", "min": "m", "hour": "h", "day": "d", "week": "w"}
-_PART = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]+)\s*")
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([a-z]+)\s*")
 
 HINT = "Write a number with a unit: 500d, 24h, 90m or 3600s."
 

@@ -41,6 +41,8 @@ _CONTENT_TYPE, _MESSAGE_DIGEST, _SIGNING_TIME = "1.2.840.113549.1.9.3", "1.2.840
 _CAPABILITIES = "1.2.840.113549.1.9.15"
 _KEY_PREFERENCE = "1.2.840.113549.1.9.16.2.11"
 _CONTEXT_0, _CONTEXT_1 = 0xA0, 0xA1
+SERIAL_OCTETS = 64
+"""RFC 5280 4.1.2.2 allows 20; PKITS 4.1.16 brings 20 with a sign octet; threefold."""
 
 
 class CmsKind(Enum):
@@ -65,10 +67,10 @@ class SmimeLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateName:
-    """How CMS points to a certificate: `issuer` (DER) with `serial` (contents octets of the INTEGER), or `key_id`."""
+    """How CMS points to a certificate: `issuer` (the Name in DER) with `serial`, or `key_id`."""
 
     issuer: bytes = b""
-    serial: bytes = b""
+    serial: int = 0
     key_id: bytes | None = None
 
 
@@ -209,7 +211,10 @@ def _joined(element: Element) -> bytes:
 
 def _issuer_and_serial(element: Element) -> CertificateName:
     issuer = element.child(0, SEQUENCE, "the issuer of a signer")
-    return CertificateName(issuer=to_der(issuer), serial=element.child(1, INTEGER, "the serial number of a signer").contents)
+    serial = element.child(1, INTEGER, "the serial number of a signer").contents
+    if not 1 <= len(serial) <= SERIAL_OCTETS:
+        raise malformed("the serial number of a signer is out of bounds")
+    return CertificateName(issuer=to_der(issuer), serial=int.from_bytes(serial, "big", signed=True))
 
 
 def _signed_attributes(element: Element, limits: SmimeLimits) -> SignedAttributes:
@@ -239,7 +244,9 @@ def _signed_attributes(element: Element, limits: SmimeLimits) -> SignedAttribute
 def _once(values: dict[str, list[Element]], name: str, what: str) -> Element:
     found = values.get(name, [])
     if len(found) != 1:
-        raise Unacceptable(Verdict.SIGNATURE_INVALID, f"The signature must hold {what} exactly once, and holds it {len(found)} times.")
+        raise Unacceptable(
+            Verdict.SIGNATURE_INVALID, f"The signature must hold {what} exactly once, and holds it {len(found)} times."
+        )
     return found[0]
 
 
@@ -257,15 +264,15 @@ def _signing_time(values: dict[str, list[Element]], ignored: list[str]) -> datet
     if element is None:
         return None
     text = element.contents.decode("ascii", "replace")
+    if element.tag == UTC_TIME:
+        text = ("20" if text[:2] < "50" else "19") + text
     try:
-        if element.tag == UTC_TIME and len(text) == 13:
-            text = ("20" if text[:2] < "50" else "19") + text
-        elif element.tag != GENERALIZED_TIME:
-            raise ValueError("not a time")
-        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        if element.tag in (UTC_TIME, GENERALIZED_TIME) and len(text) == len("20260101000000Z"):
+            return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        ignored.append("signing time (unreadable)")
-        return None
+        pass
+    ignored.append("signing time (unreadable)")
+    return None
 
 
 def _preference(values: dict[str, list[Element]], ignored: list[str]) -> CertificateName | None:

@@ -29,7 +29,7 @@ class ContentType:
     """`type` as `major/minor` in lower case; parameter names in lower case, values as written."""
 
     type: str
-    parameters: Mapping[str, str] = field(default=_NO_PARAMETERS)
+    parameters: Mapping[str, str] = field(default_factory=lambda: _NO_PARAMETERS)
 
 
 def content_type(value: bytes, default: ContentType) -> ContentType:

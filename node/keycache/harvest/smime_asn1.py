@@ -217,5 +217,3 @@ def to_der(element: Element, tag: int | None = None) -> bytes:
     if out_tag == SET:
         parts.sort()
     return encode(out_tag, b"".join(parts))
-
-

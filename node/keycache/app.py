@@ -1,0 +1,219 @@
+"""The composition root: the only place that knows every part. Parse (config), build, run, close.
+
+ORDER of building: the store first, since it locks the data directory against a second node; then what may fail for reasons of
+configuration; the port opens LAST, so that who reaches the node gets answers. Closing goes the other way: no new calls, calls in
+flight finished, then flows, workers, store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+
+import uvloop
+
+from keycache import logs
+from keycache.anchors import load_certificates, load_crls
+from keycache.cache import KeyCache, NodeFacts, Ports, build
+from keycache.clock import SystemClock
+from keycache.config import Config, Endpoint
+from keycache.domain.errors import KeycacheError
+from keycache.domain.names import NodeId
+from keycache.harvest.budget import Budget
+from keycache.metrics import HttpServer, Metrics, Snapshot
+from keycache.pki import NodePki, machine_names, open_pki, write_private
+from keycache.pki.files import read
+from keycache.sandbox.limits import MIB, SandboxLimits
+from keycache.sandbox.pool import WorkerPool
+from keycache.services.server import Server, ServerOptions
+from keycache.store import open_store
+
+RUN_FILE = "run.json"
+"""Tells commands on this machine where the running node listens; gone after a clean stop."""
+
+NODE_ID_FILE = "node-id"
+
+GRACE_SECONDS = 20.0
+"""For calls in flight at a stop. Below the 30 s that Kubernetes, and the 90 s that systemd, wait by default before they kill."""
+
+RENEWAL_SECONDS = 86_400.0
+"""Certificates are renewed at a third of their life, so once a day is often enough."""
+
+_log = logs.get_logger(__name__)
+
+
+def run(config: Config) -> int:
+    """Run a node until SIGTERM or SIGINT; the exit code. Raises KeycacheError when it cannot start or go on."""
+    clock = SystemClock()
+    logs.configure(form="json" if config.log.format == "json" else "console", level=config.log.level, now=clock.now)
+    try:
+        uvloop.run(_serve(config, clock))
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(KeycacheError)
+        if ours is None:
+            raise
+        raise _first(ours) from None
+    return 0
+
+
+async def _serve(config: Config, clock: SystemClock) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with _node(config, clock) as (cache, server, http, pki), asyncio.TaskGroup() as group:
+        ready = asyncio.Event()
+        flows = group.create_task(cache.run(ready), name="flows")
+        await _either(ready, stopping)
+        if not stopping.is_set():
+            await _open(config, server, http)
+            renewal = group.create_task(_renew(pki, server, clock), name="renewal")
+            await stopping.wait()
+            _log.info("node stopping", grace_seconds=GRACE_SECONDS)
+            await _shut(config, server, http)
+            renewal.cancel()
+        flows.cancel()
+    _log.info("node stopped")
+
+
+@contextlib.asynccontextmanager
+async def _node(config: Config, clock: SystemClock) -> AsyncIterator[tuple[KeyCache, Server, HttpServer, NodePki]]:
+    number = version("keycache")
+    store = await asyncio.to_thread(open_store, config.data_dir)
+    try:
+        names = (*config.listen.names, config.listen.grpc.host, *machine_names())
+        pki = open_pki(config.data_dir / "pki", names=[name for name in names if name not in _ANY], now=clock.now())
+        anchors, crls = load_certificates(config.trust.anchor_paths), load_crls(config.trust.crls)
+        for warning in (*pki.warnings, *anchors.warnings, *crls.warnings):
+            _log.warning(warning)
+        metrics = Metrics(version=number)
+        limits = SandboxLimits(
+            workers=config.workers.processes,
+            memory_bytes=config.workers.memory_mb * MIB,
+            cpu_seconds=max(1, round(config.workers.seconds)),
+            wall_seconds=3 * config.workers.seconds,
+        )
+        async with WorkerPool(limits, Budget(message_bytes=config.mail.message_limit)) as pool:
+            cache = build(
+                Ports(log=store.log, replica=store.replica, examiner=pool, clock=clock, offload=store.database.run),
+                NodeFacts(
+                    node_id=_node_id(config.data_dir),
+                    version=number,
+                    policy=config.direction_policy,
+                    anchors=anchors.der,
+                    crls=crls.der,
+                    purge_interval=config.purge.interval,
+                ),
+                on_removed=metrics.purged,
+            )
+            cache.journal.on_verdict = metrics.message
+            server = Server(
+                cache=cache,
+                signer=pki,
+                identity=pki.server,
+                clock=clock,
+                metrics=metrics,
+                options=ServerOptions(listen=(str(config.listen.grpc),), message_limit=config.mail.message_limit),
+            )
+            http = HttpServer(metrics=_Scrape(cache, pool, metrics), not_ready=cache.not_ready)
+            yield cache, server, http, pki
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+async def _open(config: Config, server: Server, http: HttpServer) -> None:
+    await server.start()
+    grpc = str(Endpoint(config.listen.grpc.host, server.ports[0]))
+    metrics = None
+    if config.listen.metrics is not None:
+        port = await http.start(config.listen.metrics.host, config.listen.metrics.port)
+        metrics = str(Endpoint(config.listen.metrics.host, port))
+    server.ready()
+    content = json.dumps({"pid": os.getpid(), "grpc": grpc, "metrics": metrics})
+    write_private(config.data_dir / RUN_FILE, content.encode() + b"\n")
+    _log.info("node ready", grpc=grpc, metrics=metrics, data_dir=str(config.data_dir))
+
+
+async def _shut(config: Config, server: Server, http: HttpServer) -> None:
+    (config.data_dir / RUN_FILE).unlink(missing_ok=True)
+    await server.stop(GRACE_SECONDS)
+    await http.stop()
+
+
+async def _renew(pki: NodePki, server: Server, clock: SystemClock) -> None:
+    """Once a day; a failure is told and tried again tomorrow, long before the certificate ends."""
+    while True:
+        await clock.sleep(RENEWAL_SECONDS)
+        try:
+            renewed = await asyncio.to_thread(pki.renewed, clock.now())
+        except KeycacheError as error:
+            _log.error("certificates cannot be renewed", problem=str(error))
+        else:
+            server.certificates.replace(renewed.server)
+
+
+class _Scrape:
+    """The metrics' text, brought up to date when somebody asks."""
+
+    def __init__(self, cache: KeyCache, pool: WorkerPool, metrics: Metrics) -> None:
+        self._cache = cache
+        self._pool = pool
+        self._metrics = metrics
+        self._deaths = 0
+
+    async def __call__(self) -> bytes:
+        status = await self._cache.status()
+        pool = self._pool.state
+        for _ in range(self._deaths, pool.replaced):
+            self._metrics.worker_died()
+        self._deaths = pool.replaced
+        self._metrics.in_flight(pool.busy + pool.waiting)
+        self._metrics.ready(ready=not self._cache.not_ready())
+        self._metrics.show(
+            Snapshot(
+                counts=status.entries,
+                applied_revision=status.applied_revision,
+                log_age=self._cache.lookups.log_age,
+                purge=status.purge.state,
+                purge_waiting=status.purge.waiting,
+            )
+        )
+        return self._metrics.text()
+
+
+_ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- no names for a certificate
+
+
+def _node_id(data_dir: Path) -> NodeId:
+    """Made at the first start, kept for ever."""
+    path = data_dir / NODE_ID_FILE
+    known = (read(path) or b"").decode("ascii", "replace").strip()
+    if not known:
+        known = str(uuid.uuid4())
+        write_private(path, known.encode() + b"\n")
+    return NodeId(known)
+
+
+async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _first(group: BaseExceptionGroup[KeycacheError]) -> KeycacheError:
+    """What ended the node: the first of the errors, however deep the groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, KeycacheError)
+    return error

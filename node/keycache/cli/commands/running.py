@@ -1,0 +1,45 @@
+"""`serve` and `version`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keycache.cli import screen
+from keycache.cli.call import Call, command
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "serve", example="keycache serve --data-dir /var/lib/keycache")
+    def serve(
+        call: Call,
+        *,
+        config: Annotated[
+            Path | None, typer.Option("--config", metavar="FILE", help="Default: $KEYCACHE_CONFIG or DATA_DIR/keycache.toml.")
+        ] = None,
+        check: Annotated[bool, typer.Option("--check", help="Only check the configuration.")] = False,
+    ) -> int:
+        """Run a node in the foreground until SIGTERM or Ctrl-C; the first start makes everything it needs."""
+        from keycache import config as configuration
+
+        loaded = configuration.load(data_dir=call.data_dir, file=config, environ=os.environ)
+        if check:
+            screen.say("The configuration is in order.")
+            return 0
+        from keycache.app import run
+
+        return run(loaded)
+
+    @command(app, "version", example="keycache version")
+    def version(call: Call) -> None:
+        """The version of this command."""
+        from importlib.metadata import version as installed
+
+        number = installed("keycache")
+        if call.json:
+            screen.show_json({"version": number})
+        else:
+            screen.say(f"keycache {number}")

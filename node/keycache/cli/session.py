@@ -1,0 +1,103 @@
+"""Finding the node and talking to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from keycache.cli.call import Call
+from keycache.domain.errors import ConfigError, Refused
+
+if TYPE_CHECKING:
+    from keycache.client import Connection
+    from keycache.config import Config
+
+T = TypeVar("T")
+
+RUN_FILE = "run.json"
+"""Written by a running node: {"pid", "grpc": "host:port", "metrics"}; the port it really got, when it was told to take any."""
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- compared, not listened on
+
+
+def talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) -> T:
+    """Connect to the node that the common options name, hold the conversation, close.
+
+    Raises Unreachable, telling the address and how to start the node, and whatever else of KeycacheError the node answers.
+    """
+    import asyncio
+
+    # gRPC's own library would write its view of a failed connection to standard error, before ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    return asyncio.run(_talk(call, conversation))
+
+
+async def _talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) -> T:
+    from keycache.client import Unreachable, connect
+
+    target = address(call)
+    pki = call.data_dir / "pki"
+    ca, certificate, key = call.ca or pki / "ca.pem", call.cert or pki / "admin.pem", call.key or pki / "admin.key"
+    start = f"keycache serve --data-dir {call.data_dir}"
+    if call.server is None and not call.ca and _absent(call):
+        raise Unreachable(
+            f"No node at {target}: {call.data_dir} holds none yet.",
+            hint=f"Start it with: {start}. If it lives elsewhere, say --data-dir, or --server with --ca, --cert and --key.",
+        )
+    try:
+        async with connect(target, ca=ca, certificate=certificate, key=key) as connection:
+            return await conversation(connection)
+    except Unreachable as error:
+        if call.server is None and not (call.data_dir / RUN_FILE).exists():
+            raise Unreachable(error.text, hint=f"Start it with: {start}") from error
+        raise Unreachable(
+            error.text, hint=f"{error.hint} To start it: {start}" if call.server is None else error.hint
+        ) from error
+
+
+def _absent(call: Call) -> bool:
+    """Whether no node was ever started in the data directory. One that we may not look into is another matter."""
+    try:
+        return not (call.data_dir / "pki" / "ca.pem").exists()
+    except OSError as error:
+        raise Refused(
+            f"{call.data_dir} may not be read: {error.strerror or error}.", hint="Run this as root or as the node's own user."
+        ) from error
+
+
+def address(call: Call) -> str:
+    """host:port of the node: as told, as the running node wrote it down, or as configured."""
+    if call.server is not None:
+        return call.server
+    try:
+        written = json.loads((call.data_dir / RUN_FILE).read_bytes())["grpc"]
+        if isinstance(written, str) and written:
+            return _reachable(written)
+    except OSError:
+        pass  # not running, or not ours to read: the configuration knows
+    except (ValueError, KeyError, TypeError) as error:
+        path = call.data_dir / RUN_FILE
+        raise ConfigError(f"{path} is damaged.", hint="Restart the node, which writes it anew, or say --server.") from error
+    return _reachable(str(configuration(call).listen.grpc))
+
+
+def configuration(call: Call) -> Config:
+    """As `serve` would read it here."""
+    from keycache import config
+
+    return config.load(data_dir=call.data_dir, file=None, environ=os.environ)
+
+
+def message_limit(call: Call) -> int:
+    """Bytes of the largest message worth sending. A node elsewhere has its own limit, and tells: here, the most that any takes."""
+    from keycache import config
+
+    return config.MESSAGE_LIMIT_MAX if call.server is not None else configuration(call).mail.message_limit
+
+
+def _reachable(target: str) -> str:
+    """An address to listen on as one to connect to."""
+    host, colon, port = target.rpartition(":")
+    return f"{_EVERYWHERE.get(host, host)}{colon}{port}"

@@ -1,0 +1,228 @@
+"""The documents of `present` as tables and trees for people, readable at 80 columns. Pure: values in, renderables out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from keycache.cli.instants import for_people
+from keycache.cli.plain import plain
+from keycache.cli.present import Document, when
+from keycache.domain.verdict import Verdict
+
+SHORT_FINGERPRINT = 16
+"""Digits shown in tables; `show`, `delete` and `block` take them, if only one key begins so."""
+
+_GOOD = {verdict.value for verdict in Verdict if verdict.is_served}
+_KEPT = {verdict.value for verdict in Verdict if verdict.is_kept}
+_OUTCOMES = {"PASSED": ("passed ", "green"), "FAILED": ("FAILED ", "bold red"), "SKIPPED": ("skipped", "dim")}
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, fold: Sequence[str] = ()) -> Table:
+    """Columns named in `fold` give way when it gets narrow; all others stay whole."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        if column in fold:
+            made.add_column(column, overflow="fold")
+        else:
+            made.add_column(column, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    return made
+
+
+def short(fingerprint: str) -> str:
+    return fingerprint[:SHORT_FINGERPRINT]
+
+
+def moment(text: str | None) -> str:
+    return for_people(when(text))
+
+
+def verdict(name: str) -> Text:
+    return Text(plain(name), style="green" if name in _GOOD else "yellow" if name in _KEPT else "")
+
+
+def harvest(results: Iterable[Document]) -> Table:
+    """One line a message, and one for each key in it."""
+    rows: list[tuple[str | Text, ...]] = []
+    for result in results:
+        rows.append((result["file"], result["direction"].lower(), verdict(result["verdict"]), result["detail"] or ""))
+        for key in result["keys"]:
+            label = f"  {short(key['fingerprint']) or '(no key)'}"
+            told = key["detail"] or ", ".join(key["addresses"])
+            rows.append((label, (key["protocol"] or "").lower(), verdict(key["verdict"]), told))
+    return table(["File / key", "Direction", "Verdict", "Detail"], rows, fold=["File / key", "Detail"])
+
+
+def explanation(result: Document) -> Tree:
+    """What would happen to one message, and every gate on the way."""
+    head = Text(plain(result["file"]), style="bold")
+    head.append(": ").append_text(verdict(result["verdict"]))
+    tree = Tree(head)
+    if result["sender"]:
+        tree.add(Text(f"From {plain(result['sender'])}, {result['direction'].lower()}"))
+    _add_gates(tree, result["gates"])
+    for key in result["keys"]:
+        protocol = key["protocol"] or "key"
+        label = Text(plain(f"{protocol} {short(key['fingerprint'])}".strip()))
+        label.append(": ").append_text(verdict(key["verdict"]))
+        branch = tree.add(label)
+        for address in key["addresses"]:
+            branch.add(Text(plain(address)))
+        _add_gates(branch, key["gates"])
+        _add_texts(branch, key)
+    _add_texts(tree, result)
+    return tree
+
+
+def lookups(results: Iterable[Document]) -> Table:
+    rows: list[tuple[str | Text, ...]] = []
+    for result in results:
+        address = result["address"]
+        rows += [
+            (address, key["protocol"], key["trust"], key["origin"], moment(key["expires_at"]), short(key["fingerprint"]))
+            for key in result["keys"]
+        ]
+        if result["miss"]:
+            rows.append((address, Text(result["miss"]["code"] or "", style="yellow"), "", "", "-", ""))
+    return table(["Address", "Protocol", "Trust", "Origin", "Expires (UTC)", "Key"], rows, fold=["Address"])
+
+
+def entries(listed: Iterable[Document]) -> Table:
+    rows = [
+        (
+            _addresses(entry),
+            entry["protocol"],
+            Text(entry["trust"], style="yellow" if entry["trust"] == "HELD" else ""),
+            entry["origin"],
+            Text(moment(entry["expires_at"]), style="red" if entry["expired"] else ""),
+            Text(short(entry["fingerprint"]), style="red" if entry["block"] else ""),
+        )
+        for entry in listed
+    ]
+    return table(["Address", "Protocol", "Trust", "Origin", "Expires (UTC)", "Key"], rows, fold=["Address"])
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> Table:
+    """Names and values, one a line."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(no_wrap=True, style="bold")
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, value if isinstance(value, Text) else Text(plain(str(value))))
+    return made
+
+
+def status(answer: Document) -> Table:
+    entries_, purge = answer["entries"], answer["purge"]
+    rows: list[tuple[str, object]] = [
+        ("Mode", answer["mode"]),
+        ("Node", answer["node_id"]),
+        ("Version", answer["version"]),
+        ("Since", f"{moment(answer['started_at'])} UTC"),
+        ("Entries", f"{entries_['live']} live, {entries_['held']} held, {entries_['expired']} expired"),
+        ("Revision", answer["applied_revision"]),
+        ("Digest", answer["digest"]),
+        ("Purge", f"{purge['state']}{': ' if purge['reason'] else ''}{purge['reason']}"),
+    ]
+    if purge["waiting"]:
+        rows.append(("", f"{purge['waiting']} expired entries wait"))
+    if purge["last_sweep_at"]:
+        rows.append(("", f"last sweep {moment(purge['last_sweep_at'])} UTC removed {purge['last_sweep_removed']}"))
+    if answer["settings"]:
+        spans = answer["settings"]["timeouts_text"]
+        rows.append(("Timeouts", ", ".join(f"{name.replace('_', '-')} {span}" for name, span in spans.items())))
+    rows += [("Warning", Text(plain(warning), style="yellow")) for warning in answer["warnings"]]
+    return pairs(rows)
+
+
+def settings(answer: Document) -> Table:
+    rows: list[tuple[str, object]] = [
+        (name.replace("_", "-"), f"{span} after the last sighting") for name, span in answer["timeouts_text"].items()
+    ]
+    rows.append(("purge-hold-share", f"{answer['purge_hold_share']:g}"))
+    rows.append(("purge-hold-floor", f"{answer['purge_hold_floor']} entries"))
+    rows.append(("clock-skew-bound", answer["clock_skew_bound_text"]))
+    return pairs(rows)
+
+
+def entry(one: Document, audit: Iterable[Document]) -> list[Table | Text]:
+    """Everything known of one entry."""
+    head: list[tuple[str, object]] = [
+        ("Fingerprint", one["fingerprint"]),
+        ("Protocol", f"{one['protocol']} {one['algorithm']}".strip()),
+        *(("Address", address) for address in one["addresses"]),
+        *(("Name", name) for name in one["names"]),
+        ("Trust", f"{one['trust']}{' (' + one['held'] + ')' if one['held'] else ''}"),
+        ("Expires", f"{moment(one['expires_at'])} UTC{' (expired)' if one['expired'] else ''}"),
+        ("Valid", f"{moment(one['not_before'])} to {moment(one['not_after'])} UTC"),
+    ]
+    if one["issuer"]:
+        head.append(("Issuer", f"{one['issuer']['name']} (id {one['issuer']['id']})"))
+    if one["defect"]:
+        head.append(("Defect", Text(one["defect"], style="red")))
+    if one["evidence_at"]:
+        head.append(("Shown by its owner", f"{moment(one['evidence_at'])} UTC"))
+    if one["prefer_encrypt"]:
+        head.append(("Prefers encryption", "yes"))
+    if one["capabilities"]:
+        head.append(("Capabilities", ", ".join(one["capabilities"])))
+    if one["block"]:
+        until = one["block"]["until"]
+        head.append(("Blocked", f"{'until ' + moment(until) if until else 'until unblocked'} {one['block']['reason']}".strip()))
+    sightings = [
+        (sighting["origin"], sighting["source"], moment(sighting["cached_at"]), moment(sighting["refreshed_at"]))
+        for sighting in one["sightings"]
+    ]
+    parts: list[Table | Text] = [
+        pairs(head),
+        Text(""),
+        table(["Origin", "Source", "First (UTC)", "Last (UTC)"], sightings, fold=["Source"]),
+    ]
+    changes = [(moment(change["at"]), change["what"], change["by"]) for change in one["history"]]
+    if changes:
+        parts += [Text(""), table(["Changed (UTC)", "What", "By"], changes, fold=["By"])]
+    records = [(moment(record["at"]), record["actor"], record["action"], record["detail"]) for record in audit]
+    if records:
+        parts += [Text(""), table(["Done (UTC)", "Who", "What", "Detail"], records, fold=["Who", "Detail"])]
+    return parts
+
+
+def counts(verdicts: dict[str, int]) -> Table:
+    return table(["Verdict", "Number"], [(verdict(name), str(number)) for name, number in verdicts.items()])
+
+
+def _addresses(one: Document) -> str:
+    addresses: list[str] = one["addresses"]
+    more = f" (+{len(addresses) - 1})" if len(addresses) > 1 else ""
+    return f"{addresses[0]}{more}" if addresses else "-"
+
+
+def _add_gates(branch: Tree, gates: Iterable[Document]) -> None:
+    for gate in gates:
+        label, style = _OUTCOMES.get(gate["outcome"] or "", (gate["outcome"] or "?", ""))
+        text = Text(label, style=style)
+        text.append(f"  {plain(gate['name'])}", style="default")
+        if gate["detail"]:
+            text.append(f": {plain(gate['detail'])}", style="default")
+        branch.add(text)
+
+
+def _add_texts(branch: Tree, part: Document) -> None:
+    for text in (part["detail"], part["advice"]):
+        if text:
+            branch.add(Text(plain(text), style="italic"))
+
+
+def generic(columns: Sequence[tuple[str, str]], documents: Iterable[dict[str, Any]], *, fold: Sequence[str] = ()) -> Table:
+    """A table of documents: (title, field) for each column. Fields that end in `at` or `until` are instants."""
+    rows = [
+        tuple(moment(one[field]) if field in {"at", "until"} else str(one[field]) for _, field in columns) for one in documents
+    ]
+    return table([title for title, _ in columns], rows, fold=fold)

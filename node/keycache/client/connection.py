@@ -1,0 +1,216 @@
+"""A connection to one node that takes up new certificates.
+
+gRPC channels cannot change their certificate (grpc#41779), so when one of the three files changes a new channel is built for the
+calls that follow, while calls on the old one end in peace. Files are looked at when a call begins, at most every few seconds. A
+pair that does not fit together, as in the middle of being replaced, is left for the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from keycache.client.errors import translated
+from keycache.domain.errors import ConfigError, KeycacheError
+from keycache.v1.admin_pb2_grpc import AdminStub
+from keycache.v1.cache_pb2_grpc import KeyCacheStub
+
+if TYPE_CHECKING:  # they stand in the .pyi alone
+    from keycache.v1.admin_pb2_grpc import AdminAsyncStub
+    from keycache.v1.cache_pb2_grpc import KeyCacheAsyncStub
+
+CALL_TIMEOUT = 60.0
+"""Seconds. A harvest of a message at every limit takes a worker's whole time budget; this is beyond it."""
+FILE_CHECK_SECONDS = 5.0
+OLD_CHANNEL_GRACE = 300.0
+
+OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_send_message_length", -1),  # the node has the limit, and says so
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),  # finds a node that vanished while a watch is silent
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """PEM files of a client: the node's CA, the client's certificate and private key."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """What changes when a file does. Raises OSError."""
+        states = [path.stat() for path in (self.ca, self.certificate, self.key)]
+        return tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Raises ConfigError for files that are missing, unreadable or do not fit together."""
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(self.ca)
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+            return grpc.ssl_channel_credentials(self.ca.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes())
+        except ssl.SSLError as error:
+            raise ConfigError(
+                f"{self.ca}, {self.certificate} and {self.key} are not a CA, a certificate and its private key in PEM.",
+                hint="Get a client certificate with 'keycache client issue' on the node.",
+            ) from error
+        except OSError as error:
+            missing = next((path for path in (self.ca, self.certificate, self.key) if not path.exists()), self.key)
+            raise ConfigError(
+                f"Cannot read {missing}: {error.strerror or error}.",
+                hint="Name the node's data directory, or CA, certificate and key; run it as the user they belong to.",
+            ) from error
+
+
+class Connection:
+    """Calls to one node. Made by `connect`; used in one event loop."""
+
+    def __init__(self, target: str, files: Files) -> None:
+        """Raises ConfigError for unusable files. Connects with the first call."""
+        self.target = target
+        self._files = files
+        self._loop = asyncio.get_running_loop()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._stamp = self._look()
+        self._open(files.credentials())
+
+    def _open(self, credentials: grpc.ChannelCredentials) -> None:
+        self._channel = grpc.aio.secure_channel(self.target, credentials, options=OPTIONS)
+        self._cache = KeyCacheStub(self._channel)
+        self._admin = AdminStub(self._channel)
+        self._looked_at = self._loop.time()
+
+    @property
+    def cache(self) -> KeyCacheAsyncStub:
+        """What mail processors call."""
+        self._refresh()
+        return self._cache
+
+    @property
+    def admin(self) -> AdminAsyncStub:
+        """What administrators call."""
+        self._refresh()
+        return self._admin
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = CALL_TIMEOUT,  # noqa: ASYNC109 -- it goes to the node as the call's deadline
+    ) -> Response:
+        """One request, one answer. Raises KeycacheError."""
+        with translated(self.target):
+            return await method(request, timeout=timeout)
+
+    async def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 -- as above
+    ) -> AsyncIterator[Response]:
+        """One request, many answers. Raises KeycacheError. Leaving the loop early ends the call."""
+        call = method(request, timeout=timeout)
+        try:
+            with translated(self.target):
+                async for response in call:
+                    yield response
+        finally:
+            call.cancel()
+
+    async def exchange(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Request, Response],
+        requests: AsyncIterator[Request],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 -- as above
+    ) -> AsyncIterator[Response]:
+        """Many requests, many answers, each as soon as there is one. Raises KeycacheError, and what `requests` raises."""
+        failures: list[Exception] = []
+        call = method(_noting(requests, failures), timeout=timeout)
+        try:
+            with translated(self.target):
+                async for response in call:
+                    yield response
+        except KeycacheError:
+            if failures:
+                raise failures[0] from None
+            raise
+        finally:
+            call.cancel()
+        if failures:
+            raise failures[0]
+
+    async def close(self) -> None:
+        """End all calls."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._channel.close(None)
+
+    def _look(self) -> tuple[tuple[int, int, int], ...]:
+        try:
+            return self._files.stamp()
+        except OSError:
+            return ()
+
+    def _refresh(self) -> None:
+        """Move to a new channel if the files changed and make sense; the old one ends when its calls have."""
+        if self._loop.time() - self._looked_at < FILE_CHECK_SECONDS:
+            return
+        self._looked_at = self._loop.time()
+        stamp = self._look()
+        if not stamp or stamp == self._stamp:
+            return
+        try:
+            credentials = self._files.credentials()
+        except ConfigError:
+            return  # half replaced: look again
+        old, self._stamp = self._channel, stamp
+        self._open(credentials)
+        task = self._loop.create_task(old.close(OLD_CHANNEL_GRACE))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+@asynccontextmanager
+async def connect(target: str, *, ca: Path, certificate: Path, key: Path) -> AsyncIterator[Connection]:
+    """A connection to the node at `target` (host:port, IPv6 in brackets). Raises ConfigError for unusable files.
+
+    Nothing is sent before the first call, so a node that is down shows there, as Unreachable.
+    """
+    connection = Connection(target, Files(ca=ca, certificate=certificate, key=key))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _noting(requests: AsyncIterator[Request], failures: list[Exception]) -> AsyncIterator[Request]:
+    """gRPC swallows what a request iterator raises: keep it for the caller."""
+    try:
+        async for request in requests:
+            yield request
+    except Exception as error:
+        failures.append(error)
+        raise
+
+
+def _no_password() -> bytes:
+    """Without this, an encrypted key would ask the terminal."""
+    return b""

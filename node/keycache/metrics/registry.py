@@ -1,0 +1,130 @@
+"""All metrics, in one table, on a registry of their own (several nodes may live in one process, as in the tests).
+
+Names follow prometheus.io/docs/practices/naming: prefix, base units, `_total` on counters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from keycache.domain.ports import Counts
+from keycache.domain.purge import PurgeState
+from keycache.domain.verdict import Verdict
+
+METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "keycache_calls_total": ("Calls answered, by remote procedure and gRPC code.", ("rpc", "code")),
+    "keycache_call_seconds": ("Time from a call's arrival to its answer; streams are not in it.", ("rpc",)),
+    "keycache_messages_total": ("Messages looked at, by verdict.", ("verdict",)),
+    "keycache_entries": ("Entries in this node's replica: live, expired (waiting to be purged), held.", ("state",)),
+    "keycache_applied_revision": ("The log's revision that this node's replica holds.", ()),
+    "keycache_log_age_seconds": ("How long ago this node last heard of the log; 0 if the log is its own.", ()),
+    "keycache_purge_state": ("1 for the state the purger is in, 0 for the others.", ("state",)),
+    "keycache_purge_waiting": ("Expired entries that the purger holds back.", ()),
+    "keycache_purge_removed_total": ("Expired entries that this node's purger removed.", ()),
+    "keycache_worker_deaths_total": ("Parser workers that died or were ended for exceeding a limit.", ()),
+    "keycache_messages_in_flight": ("Messages that are being examined or wait for a worker.", ()),
+    "keycache_up": ("1 while the node is ready to answer, else 0.", ()),
+    "keycache_build_info": ("Always 1; the label tells the version.", ("version",)),
+}
+"""Name: help, labels."""
+
+LATENCY_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+"""Seconds: from a lookup (a third of a millisecond, FACTS 4) to a message at a worker's time limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A node's state when somebody asks. `log_age` None: the log is its own."""
+
+    counts: Counts
+    applied_revision: int
+    log_age: timedelta | None
+    purge: PurgeState
+    purge_waiting: int
+
+
+class CallMeter:
+    """Counts the calls of one remote procedure. The good case is bound beforehand: it is on the hot path."""
+
+    __slots__ = ("_calls", "_good", "_rpc", "_seconds")
+
+    def __init__(self, rpc: str, calls: Counter, seconds: Histogram) -> None:
+        self._rpc = rpc
+        self._calls = calls
+        self._good = calls.labels(rpc=rpc, code="OK")
+        self._seconds = seconds.labels(rpc=rpc)
+
+    def good(self, seconds: float) -> None:
+        self._good.inc()
+        self._seconds.observe(seconds)
+
+    def ended(self, code: str) -> None:
+        """A stream that ended, or any call that failed."""
+        self._calls.labels(rpc=self._rpc, code=code).inc()
+
+
+class Metrics:
+    """One node's metrics. Label values come from closed sets only, so that nobody can make them grow."""
+
+    def __init__(self, *, version: str) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._calls = self._counter("keycache_calls_total")
+        help_text, labels = METRICS["keycache_call_seconds"]
+        self._seconds = Histogram("keycache_call_seconds", help_text, labels, registry=self.registry, buckets=LATENCY_BUCKETS)
+        self._messages = self._counter("keycache_messages_total")
+        self._entries = self._gauge("keycache_entries")
+        self._revision = self._gauge("keycache_applied_revision")
+        self._log_age = self._gauge("keycache_log_age_seconds")
+        self._purge_state = self._gauge("keycache_purge_state")
+        self._purge_waiting = self._gauge("keycache_purge_waiting")
+        self._purge_removed = self._counter("keycache_purge_removed_total")
+        self._worker_deaths = self._counter("keycache_worker_deaths_total")
+        self._in_flight = self._gauge("keycache_messages_in_flight")
+        self._up = self._gauge("keycache_up")
+        self._gauge("keycache_build_info").labels(version=version).set(1)
+        self._up.set(0)
+
+    def call_meter(self, rpc: str) -> CallMeter:
+        """`rpc`: full name, such as /keycache.v1.KeyCache/Lookup."""
+        return CallMeter(rpc.rpartition("/")[2] if rpc.startswith("/keycache.") else rpc, self._calls, self._seconds)
+
+    def message(self, verdict: Verdict) -> None:
+        self._messages.labels(verdict=verdict.value).inc()
+
+    def purged(self, removed: int) -> None:
+        self._purge_removed.inc(removed)
+
+    def worker_died(self) -> None:
+        self._worker_deaths.inc()
+
+    def in_flight(self, messages: int) -> None:
+        self._in_flight.set(messages)
+
+    def ready(self, *, ready: bool) -> None:
+        self._up.set(int(ready))
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Set what is read when somebody asks."""
+        counts = snapshot.counts
+        for name, number in (("live", counts.live), ("expired", counts.expired), ("held", counts.held)):
+            self._entries.labels(state=name).set(number)
+        self._revision.set(snapshot.applied_revision)
+        self._log_age.set(0 if snapshot.log_age is None else snapshot.log_age.total_seconds())
+        for state in PurgeState:
+            self._purge_state.labels(state=state.value).set(int(state is snapshot.purge))
+        self._purge_waiting.set(snapshot.purge_waiting)
+
+    def text(self) -> bytes:
+        """The exposition format, version 0.0.4."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str) -> Counter:
+        help_text, labels = METRICS[name]
+        return Counter(name, help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str) -> Gauge:
+        help_text, labels = METRICS[name]
+        return Gauge(name, help_text, labels, registry=self.registry)

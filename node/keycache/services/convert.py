@@ -1,0 +1,239 @@
+"""Requests and answers as domain values, and back. What is malformed raises InvalidInput, naming the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from enum import Enum
+from typing import Any, TypedDict, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from keycache.cache.results import KeyResult, Listed, ListedIssuer, MessageResult, NodeStatus, VerdictLine
+from keycache.codec import (
+    block_to_wire,
+    entry_to_wire,
+    enum_member,
+    optional_moment,
+    settings_to_wire,
+    span,
+    timestamp,
+    wire_enum,
+)
+from keycache.domain.administration import IssuerState
+from keycache.domain.entry import Origin, Protocol, Trust
+from keycache.domain.errors import InvalidInput, OutOfRange
+from keycache.domain.examination import Direction, Envelope, Gate
+from keycache.domain.lookup import DEFAULT_FILTER, LookupFilter
+from keycache.domain.ports import SortBy
+from keycache.replication.replicator import Watched
+from keycache.v1 import admin_pb2, cache_pb2
+
+E = TypeVar("E", bound=Enum)
+
+PAGE_DEFAULT = 100
+PAGE_LIMIT = 1_000
+_CENTURY = timedelta(days=36_525)
+
+_OUTCOMES = {True: cache_pb2.Gate.PASSED, False: cache_pb2.Gate.FAILED, None: cache_pb2.Gate.SKIPPED}
+
+
+def optional(enum: type[E], number: int) -> E | None:
+    """None for UNSPECIFIED."""
+    member = enum_member(enum, number)
+    if member is None and number:
+        raise InvalidInput(
+            f"{number} is not a known {enum.__name__}.", hint="It may come from a later version; upgrade this node."
+        )
+    return member
+
+
+def _several(enum: type[E], numbers: Iterable[int], default: frozenset[E]) -> frozenset[E]:
+    members = [optional(enum, number) for number in numbers]
+    return frozenset(member for member in members if member is not None) or default
+
+
+def lookup_filter(message: cache_pb2.LookupFilter) -> LookupFilter:
+    return LookupFilter(
+        protocols=_several(Protocol, message.protocols, DEFAULT_FILTER.protocols),
+        origins=_several(Origin, message.origins, DEFAULT_FILTER.origins),
+        trusts=_several(Trust, message.trusts, DEFAULT_FILTER.trusts),
+    )
+
+
+def envelope(message: cache_pb2.Envelope) -> Envelope:
+    return Envelope(
+        stated=optional(Direction, message.direction) or Direction.UNKNOWN,
+        listener=message.listener,
+        client=message.client,
+        user=message.user,
+        mail_from=message.mail_from,
+        recipients=tuple(message.recipients),
+        received_at=optional_moment(message, "received_at"),
+    )
+
+
+def _gates(gates: Iterable[Gate]) -> list[cache_pb2.Gate]:
+    return [cache_pb2.Gate(name=gate.name, outcome=_OUTCOMES[gate.passed], detail=gate.detail) for gate in gates]
+
+
+def key_verdict(result: KeyResult) -> cache_pb2.KeyVerdict:
+    return cache_pb2.KeyVerdict(
+        fingerprint=result.fingerprint,
+        protocol=_number(result.protocol),
+        addresses=result.addresses,
+        verdict=result.verdict.value,
+        detail=result.detail,
+        advice=result.verdict.advice,
+        gates=_gates(result.gates),
+    )
+
+
+def harvest_response(result: MessageResult) -> cache_pb2.HarvestResponse:
+    return cache_pb2.HarvestResponse(
+        direction=_number(result.direction),
+        verdict=result.verdict.value,
+        detail=result.detail,
+        advice=result.verdict.advice,
+        keys=[key_verdict(key) for key in result.keys],
+        gates=_gates(result.gates),
+        revision=result.revision,
+        sender=result.sender,
+        message_id=result.message_id,
+    )
+
+
+def watch_event(change: Watched) -> cache_pb2.WatchEvent:
+    return cache_pb2.WatchEvent(
+        kind=cache_pb2.WatchEvent.Kind.Value(change.kind),
+        revision=change.revision,
+        protocol=_number(change.protocol),
+        fingerprint=change.fingerprint,
+        addresses=change.addresses,
+    )
+
+
+class Criteria(TypedDict):
+    """The arguments of `Entries.query` that an EntryFilter tells."""
+
+    text: str
+    address: str
+    domain: str
+    protocol: Protocol | None
+    origin: Origin | None
+    trust: Trust | None
+    issuer: str
+    older_than: timedelta | None
+    expired: bool | None
+
+
+def criteria(message: admin_pb2.EntryFilter) -> Criteria:
+    return Criteria(
+        text=message.text,
+        address=message.address,
+        domain=message.domain,
+        protocol=optional(Protocol, message.protocol),
+        origin=optional(Origin, message.origin),
+        trust=optional(Trust, message.trust),
+        issuer=message.issuer,
+        older_than=age(message, "older_than"),
+        expired=message.expired if message.HasField("expired") else None,
+    )
+
+
+def age(message: Message, field: str) -> timedelta | None:
+    """A span of time from 0 to a century, or None. Raises OutOfRange."""
+    if not message.HasField(field):
+        return None
+    value: Duration = getattr(message, field)
+    length = span(value)
+    if not timedelta(0) <= length <= _CENTURY:
+        raise OutOfRange(f"{field} of {value.seconds} seconds is out of range.", hint="Choose 0 to 100 years.")
+    return length
+
+
+def optional_span(message: Message, field: str) -> timedelta | None:
+    """Whether it is in range, the settings know."""
+    return span(getattr(message, field)) if message.HasField(field) else None
+
+
+def page_size(number: int) -> int:
+    """0: the default. Raises OutOfRange."""
+    if number > PAGE_LIMIT:
+        raise OutOfRange(f"{number} at once is too many.", hint=f"Ask for 1 to {PAGE_LIMIT}.")
+    return number or PAGE_DEFAULT
+
+
+def sort_by(number: int) -> SortBy:
+    return optional(SortBy, number) or SortBy.ADDRESS
+
+
+def issuer_state(number: int) -> IssuerState:
+    state = optional(IssuerState, number)
+    if state is None:
+        raise InvalidInput("The request does not say what to decide about the issuer.", hint="APPROVED or REJECTED.")
+    return state
+
+
+def listed_entry(listed: Listed) -> admin_pb2.ListedEntry:
+    return admin_pb2.ListedEntry(
+        entry=entry_to_wire(listed.entry),
+        expires_at=timestamp(listed.expires_at),
+        expired=listed.expired,
+        origin=_number(listed.origin),
+        block=None if listed.block is None else block_to_wire(listed.block),
+        mod_revision=listed.mod_revision,
+    )
+
+
+def listed_issuer(issuer: ListedIssuer) -> admin_pb2.ListedIssuer:
+    return admin_pb2.ListedIssuer(
+        id=issuer.id,
+        name=issuer.name,
+        state=_number(issuer.state),
+        held=issuer.held,
+        has_certificate=issuer.has_certificate,
+        by=issuer.by,
+        at=timestamp(issuer.at),
+        sample_addresses=issuer.sample_addresses,
+    )
+
+
+def verdict_line(line: VerdictLine) -> admin_pb2.VerdictLine:
+    return admin_pb2.VerdictLine(
+        at=timestamp(line.at),
+        message_id=line.message_id,
+        sender=line.sender,
+        direction=_number(line.direction),
+        verdict=line.verdict.value,
+        detail=line.detail,
+    )
+
+
+def status(node: NodeStatus) -> admin_pb2.Status:
+    return admin_pb2.Status(
+        mode=node.mode,
+        node_id=node.node_id,
+        version=node.version,
+        identity=node.identity,
+        started_at=timestamp(node.started_at),
+        now=timestamp(node.now),
+        entries=admin_pb2.EntryCounts(live=node.entries.live, expired=node.entries.expired, held=node.entries.held),
+        applied_revision=node.applied_revision,
+        digest=node.digest,
+        purge=admin_pb2.PurgeStatus(
+            state=node.purge.state.value,
+            reason=node.purge.reason,
+            waiting=node.purge.waiting,
+            last_sweep_at=timestamp(node.purge.last_sweep_at),
+            last_sweep_removed=node.purge.last_sweep_removed,
+        ),
+        settings=None if node.settings is None else settings_to_wire(node.settings),
+        warnings=node.warnings,
+    )
+
+
+def _number(member: Enum | None) -> Any:
+    """As `wire_enum`; Any, because each generated enum has a type of its own for the same numbers."""
+    return wire_enum(member)

@@ -1,0 +1,133 @@
+"""The gRPC server: TLS that takes no strangers, limits, health, reflection, and an end that finishes what was begun."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from keycache.cache import KeyCache
+from keycache.domain.errors import ConfigError
+from keycache.domain.ports import Clock
+from keycache.logs import get_logger
+from keycache.metrics import Metrics
+from keycache.pki import Identity
+from keycache.services import admin, health, key_cache
+from keycache.services.admin import AdminService, Signer
+from keycache.services.calls import Calls
+from keycache.services.health import HealthService
+from keycache.services.key_cache import KeyCacheService
+from keycache.services.limits import ByteBudget
+
+MIB = 1 << 20
+FRAME_ROOM = MIB
+"""Above the message limit: room for the envelope, so that a message a little over it still gets its verdict."""
+HANDS = 8
+"""Messages of the greatest size that a node has in hand at once; ordinary mail is a three-hundredth of it."""
+MAX_CALLS = 4_096
+"""Calls in flight. Beyond it gRPC refuses; a lookup takes a third of a millisecond, so a queue of a second fits."""
+
+_HOUR_MS = 3_600_000
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """`listen`: addresses as host:port, IPv6 in brackets, port 0 for any free one. `message_limit`: bytes of one mail."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:7640",)
+    message_limit: int = 25 * MIB
+    max_calls: int = MAX_CALLS
+
+
+class Certificates:
+    """What the server shows at a handshake. gRPC asks at every new connection, so a renewed certificate needs no restart."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._configuration = _configuration(identity)
+
+    def replace(self, identity: Identity) -> None:
+        self._configuration = _configuration(identity)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """ORDER: client certificates are required HERE; nothing behind it asks whether there is one."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration, lambda: self._configuration, require_client_authentication=True
+        )
+
+
+def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(identity.key.pem, identity.certificate)], root_certificates=identity.ca)
+
+
+class Server:
+    """Built, started, stopped once. `ports`: what `listen` became."""
+
+    def __init__(
+        self,
+        *,
+        cache: KeyCache,
+        signer: Signer,
+        identity: Identity,
+        clock: Clock,
+        metrics: Metrics,
+        options: ServerOptions,
+    ) -> None:
+        self.certificates = Certificates(identity)
+        self.ports: tuple[int, ...] = ()
+        self._options = options
+        self._calls = Calls(metrics)
+        self._budget = ByteBudget(HANDS * options.message_limit)
+        self._health = HealthService((key_cache.NAME, admin.NAME))
+        services = {
+            key_cache.NAME: KeyCacheService(cache, self._budget).handlers(self._calls),
+            admin.NAME: AdminService(cache, signer, clock).handlers(self._calls),
+            health.NAME: self._health.handlers(self._calls),
+        }
+        self._server = grpc.aio.server(options=_channel_options(options), maximum_concurrent_rpcs=options.max_calls)
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items()]
+        )
+        reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> None:
+        """Listen and answer; health says NOT_SERVING until `ready`. Raises ConfigError when an address cannot be had."""
+        ports = []
+        for address in self._options.listen:
+            try:
+                ports.append(self._server.add_secure_port(address, self.certificates.credentials()))
+            except RuntimeError as error:
+                raise ConfigError(
+                    f"Cannot listen on {address}.",
+                    hint="Check that the address is this machine's and that no other program, or node, uses the port.",
+                ) from error
+        self.ports = tuple(ports)
+        await self._server.start()
+
+    def ready(self, *, serving: bool = True) -> None:
+        """What health tells from now on."""
+        self._health.set(serving=serving)
+
+    async def stop(self, grace: float) -> None:
+        """Finish: health says NOT_SERVING, watches end, new calls are refused, calls in flight get `grace` seconds."""
+        self._health.set(serving=False)
+        await asyncio.sleep(0)  # those who watch health hear of it before their watch ends
+        self._calls.stop()
+        await self._server.stop(grace)
+        _log.info("no more calls are taken", ports=self.ports)
+
+
+def _channel_options(options: ServerOptions) -> tuple[tuple[str, int], ...]:
+    size = options.message_limit + FRAME_ROOM
+    return (
+        ("grpc.max_receive_message_length", size),
+        ("grpc.max_send_message_length", -1),  # a batch of 1,000 addresses with large keys is ours to answer
+        ("grpc.so_reuseport", 0),  # two nodes on one port would each get half of the calls
+        ("grpc.keepalive_time_ms", 60_000),  # finds clients that vanished while their watch is silent
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # let clients look for us as well
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", _HOUR_MS),  # a new handshake an hour, without breaking calls: see auth, rule 3
+    )

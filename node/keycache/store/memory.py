@@ -1,0 +1,317 @@
+"""The fakes that ship: a log and a replica of plain dictionaries. Simple enough to be seen to be right; the contract suites compare
+the real ones with them. Nothing outlives the process."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import secrets
+import threading
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from datetime import datetime
+
+from keycache.domain.entry import Entry, Protocol, Sighting, Trust
+from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable
+from keycache.domain.log import ABSENT, Batch, CommitResult, Committed, Event, Page, Record, Refuted, Transaction
+from keycache.domain.lookup import Row
+from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
+from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryChange, EntryPage, EntryQuery, ReplicaChange, StoredEntry
+from keycache.domain.purge import Candidate
+from keycache.domain.retention import entry_expires_at, is_expired
+from keycache.domain.settings import Timeouts
+from keycache.store.paging import Place, place_of, token
+from keycache.store.rows import (
+    PROTOCOL_NUMBER,
+    digest_text,
+    held_issuer,
+    record_hash,
+    row,
+    search_term,
+    searchable,
+    sort_value,
+)
+
+Name = tuple[Protocol, Fingerprint]
+
+
+class MemoryLog:
+    """The `EntryLog` port. Keeps tombstones until told to `compact`. `interrupt` makes it unavailable, as a log without quorum is."""
+
+    def __init__(self, identity: str = "") -> None:
+        self._identity = ClusterIdentity(identity or secrets.token_hex(16))
+        self._head = Revision(0)
+        self._compacted = Revision(0)
+        self._records: dict[str, tuple[Revision, bytes | None]] = {}
+        self._watchers: set[asyncio.Event] = set()
+        self._interrupted = False
+        self._closed = False
+
+    @property
+    def identity(self) -> ClusterIdentity:
+        return self._identity
+
+    async def head(self) -> Revision:
+        self._check_available()
+        return self._head
+
+    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+        self._check_available()
+        head = self._head
+        keys = sorted(key for key, (_, value) in self._records.items() if value is not None)
+        records = [self._record(key) for key in keys]
+        present = [record for record in records if record is not None]
+        for start in range(0, len(present) or 1, page_size):
+            self._check_available()
+            yield Page(revision=head, records=tuple(present[start : start + page_size]))
+
+    async def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
+        """Ends when the log is closed. Batches are never empty."""
+        wake = asyncio.Event()
+        self._watchers.add(wake)
+        try:
+            self._check_available()
+            while not self._closed:
+                wake.clear()
+                self._check_available()
+                if after < self._compacted:
+                    raise LogCompacted(
+                        f"The entry log holds no changes before revision {self._compacted}, and {after} was asked for.",
+                        compacted=self._compacted,
+                        hint="List it again and watch from there.",
+                    )
+                changed = sorted((revision, key, value) for key, (revision, value) in self._records.items() if revision > after)
+                if not changed:
+                    await wake.wait()
+                    continue
+                after = self._head
+                events = tuple((revision, Event(key=key, value=value)) for revision, key, value in changed)
+                yield Batch(revision=after, events=events)
+        finally:
+            self._watchers.discard(wake)
+
+    async def commit(self, transaction: Transaction) -> CommitResult:
+        self._check_available()
+        if set(transaction.deletes) & set(transaction.puts):
+            raise ValueError("a transaction puts and deletes the same key")
+        current = {key: self._record(key) for key in transaction.compare}
+        for key, expected in transaction.compare.items():
+            record = current[key]
+            if (ABSENT if record is None else record.mod_revision) != expected:
+                return Refuted(revision=self._head, current=current)
+        deletes = {key for key in transaction.deletes if self._record(key) is not None}
+        if transaction.puts or deletes:
+            self._head = Revision(self._head + 1)
+            self._records.update({key: (self._head, value) for key, value in transaction.puts.items()})
+            self._records.update(dict.fromkeys(deletes, (self._head, None)))
+            self._wake()
+        return Committed(revision=self._head)
+
+    async def close(self) -> None:
+        self._closed = True
+        self._wake()
+
+    def interrupt(self) -> None:
+        """From now on every method, and every watch, raises LogUnavailable."""
+        self._interrupted = True
+        self._wake()
+
+    def resume(self) -> None:
+        self._interrupted = False
+
+    def compact(self) -> None:
+        """Forget all tombstones, and with them every watch from before now."""
+        self._records = {key: record for key, record in self._records.items() if record[1] is not None}
+        self._compacted = self._head
+
+    def _check_available(self) -> None:
+        if self._closed:
+            raise LogUnavailable("The entry log is closed.", hint="The node is stopping.")
+        if self._interrupted:
+            raise LogUnavailable("The entry log does not answer.", hint="Wait until it is back.")
+
+    def _record(self, key: str) -> Record | None:
+        revision, value = self._records.get(key, (ABSENT, None))
+        return None if value is None else Record(key=key, value=value, mod_revision=revision)
+
+    def _wake(self) -> None:
+        for wake in self._watchers:
+            wake.set()
+
+
+class _Kept:
+    """One entry of the replica."""
+
+    def __init__(self, change: EntryChange, entry: Entry) -> None:
+        self.entry = entry
+        self.value = change.value
+        self.mod_revision = change.revision
+        self.place_end = (entry.key.fingerprint.text, PROTOCOL_NUMBER[entry.key.protocol])
+
+    def row(self, address: str) -> Row:
+        return row(address, self.entry, self.mod_revision, self.value)
+
+
+class MemoryReplica:
+    """The `Replica` port. One lock around everything, so that no thread sees half a batch."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._entries: dict[Name, _Kept] = {}
+        self._documents: dict[str, Record] = {}
+        self._cursor: Cursor | None = None
+        self._high_water: datetime | None = None
+
+    # reads
+    def cursor(self) -> Cursor | None:
+        return self._cursor
+
+    def lookup(self, addresses: Sequence[str]) -> dict[str, list[Row]]:
+        with self._lock:
+            answer: dict[str, list[Row]] = {}
+            for kept in self._entries.values():
+                for address in kept.entry.key.addresses:
+                    if address.index in addresses:
+                        answer.setdefault(address.index, []).append(kept.row(address.text))
+            return answer
+
+    def lookup_fingerprint(self, fingerprint: Fingerprint) -> list[Row]:
+        with self._lock:
+            found = [
+                self._entries[name] for name in ((protocol, fingerprint) for protocol in Protocol) if name in self._entries
+            ]
+            return [kept.row("") for kept in found]
+
+    def entry(self, protocol: Protocol, fingerprint: Fingerprint) -> StoredEntry | None:
+        with self._lock:
+            kept = self._entries.get((protocol, fingerprint))
+            return None if kept is None else StoredEntry(entry=kept.entry, mod_revision=kept.mod_revision)
+
+    def query(self, query: EntryQuery) -> EntryPage:
+        with self._lock:
+            place = place_of(query)
+            rows = sorted(
+                ((Place(sort_value(kept.entry, query.sort), *kept.place_end), kept) for kept in self._matching(query)),
+                key=lambda one: one[0],
+                reverse=query.descending,
+            )
+        if place is not None:
+            rows = [one for one in rows if (one[0] < place if query.descending else one[0] > place)]
+        shown = rows[: max(1, query.limit)]
+        return EntryPage(
+            entries=tuple(StoredEntry(entry=kept.entry, mod_revision=kept.mod_revision) for _, kept in shown),
+            next=token(query, shown[-1][0]) if len(rows) > len(shown) else "",
+        )
+
+    def count(self, query: EntryQuery) -> int:
+        with self._lock:
+            return len(self._matching(query))
+
+    def counts(self, *, now: datetime, timeouts: Timeouts) -> Counts:
+        with self._lock:
+            unexpired = [kept for kept in self._entries.values() if not is_expired(kept.entry, timeouts, now)]
+            held = sum(kept.entry.key.trust is Trust.HELD for kept in unexpired)
+            return Counts(live=len(unexpired) - held, expired=len(self._entries) - len(unexpired), held=held)
+
+    def expired(self, *, now: datetime, timeouts: Timeouts) -> list[Candidate]:
+        """As on SQLite: those first whose time ran out first, without the sources of their sightings."""
+        with self._lock:
+            over = [kept for kept in self._entries.values() if is_expired(kept.entry, timeouts, now)]
+        over.sort(key=lambda kept: (entry_expires_at(kept.entry, timeouts), *kept.place_end))
+        return [
+            Candidate(
+                protocol=kept.entry.key.protocol,
+                fingerprint=kept.entry.key.fingerprint,
+                mod_revision=kept.mod_revision,
+                sightings=tuple(
+                    Sighting(origin=one.origin, source="", cached_at=one.cached_at, refreshed_at=one.refreshed_at)
+                    for one in kept.entry.sightings
+                ),
+            )
+            for kept in over
+        ]
+
+    def document(self, key: str) -> Record | None:
+        return self._documents.get(key)
+
+    def documents(self, prefix: str) -> list[Record]:
+        """In the order of keys."""
+        with self._lock:
+            return [self._documents[key] for key in sorted(self._documents) if key.startswith(prefix)]
+
+    def digest(self) -> str:
+        with self._lock:
+            hashes = (record_hash(*name, kept.value) for name, kept in self._entries.items())
+            return digest_text(sum(int.from_bytes(one, "big") for one in hashes))
+
+    def high_water(self) -> datetime | None:
+        return self._high_water
+
+    # writes
+    def apply(self, changes: Iterable[ReplicaChange], cursor: Cursor) -> None:
+        with self._lock:
+            if self._cursor is not None and self._cursor.identity != cursor.identity:
+                raise ForeignLog(
+                    f"The replica holds what log {self._cursor.identity} held, and this change comes from log {cursor.identity}.",
+                    hint="Run 'keycache cluster check' to see what to do.",
+                )
+            floor = 0 if self._cursor is None else self._cursor.revision
+            entries, documents = dict(self._entries), dict(self._documents)
+            latest: dict[Name | str, int] = {name: kept.mod_revision for name, kept in entries.items()}
+            latest.update({key: record.mod_revision for key, record in documents.items()})
+            for change in changes:
+                key = change.key if isinstance(change, DocumentChange) else (change.protocol, change.fingerprint)
+                if change.revision > max(floor, latest.get(key, 0)):
+                    latest[key] = change.revision
+                    _put(change, entries, documents)
+            self._entries, self._documents = entries, documents
+            self._cursor = Cursor(identity=cursor.identity, revision=Revision(max(floor, cursor.revision)))
+
+    def replace(self, changes: Iterator[Sequence[ReplicaChange]], cursor: Cursor) -> None:
+        with self._lock:
+            entries: dict[Name, _Kept] = {}
+            documents: dict[str, Record] = {}
+            for chunk in changes:
+                for change in chunk:
+                    _put(change, entries, documents)
+            self._entries, self._documents, self._cursor = entries, documents, cursor
+
+    def raise_high_water(self, moment: datetime, *, force: bool = False) -> None:
+        with self._lock:
+            if force or self._high_water is None or moment > self._high_water:
+                self._high_water = moment
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _matching(self, query: EntryQuery) -> builtins.list[_Kept]:
+        return [kept for kept in self._entries.values() if _matches(kept.entry, query)]
+
+
+def _put(change: ReplicaChange, entries: dict[Name, _Kept], documents: dict[str, Record]) -> None:
+    if isinstance(change, DocumentChange):
+        documents.pop(change.key, None)
+        if change.value is not None:
+            documents[change.key] = Record(key=change.key, value=change.value, mod_revision=change.revision)
+        return
+    name = (change.protocol, change.fingerprint)
+    entries.pop(name, None)
+    if change.entry is not None:
+        entries[name] = _Kept(change, change.entry)
+
+
+def _matches(entry: Entry, query: EntryQuery) -> bool:
+    key = entry.key
+    of_origin = [sighting for sighting in entry.sightings if query.origin in (None, sighting.origin)]
+    return all(
+        (
+            not query.text or search_term(query.text) in searchable(entry),
+            not query.address or query.address.lower() in {address.index for address in key.addresses},
+            not query.domain or query.domain.lower() in {address.domain for address in key.addresses},
+            query.protocol in (None, key.protocol),
+            query.trust in (None, key.trust),
+            not query.issuer or query.issuer == held_issuer(entry),
+            of_origin,
+            query.older_than is None or all(sighting.refreshed_at < query.older_than for sighting in of_origin),
+            query.expired is None or query.expired == is_expired(entry, query.timeouts, query.now),
+        )
+    )

@@ -1,0 +1,97 @@
+"""From entries to what a replica answers and sorts by. Pure; shared by the replica on SQLite and the one in memory."""
+
+from __future__ import annotations
+
+import hashlib
+
+from keycache import codec
+from keycache.domain.entry import Entry, Origin, Protocol, Trust
+from keycache.domain.log import entry_key
+from keycache.domain.lookup import ORIGINS, PROTOCOLS, TRUSTS, Row
+from keycache.domain.names import Fingerprint
+from keycache.domain.ports import SortBy
+
+PROTOCOL_NUMBER = {protocol: number for number, protocol in enumerate(PROTOCOLS)}
+TRUST_NUMBER = {trust: number for number, trust in enumerate(TRUSTS)}
+
+DIGEST_MODULUS = 1 << 256
+
+Facts = tuple[
+    int, str, int, int | None, int | None, int | None, int | None, int | None, int | None, int | None, int | None, int, int
+]
+"""The columns of a Row from `protocol` to `evidence`."""
+
+
+def facts(entry: Entry) -> Facts:
+    key = entry.key
+    times: dict[Origin, tuple[int | None, int | None]] = dict.fromkeys(ORIGINS, (None, None))
+    for sighting in entry.sightings:
+        times[sighting.origin] = (codec.to_us(sighting.cached_at), codec.to_us(sighting.refreshed_at))
+    harvested, looked_up, imported = times.values()
+    return (
+        PROTOCOL_NUMBER[key.protocol],
+        key.fingerprint.text,
+        TRUST_NUMBER[key.trust],
+        *harvested,
+        *looked_up,
+        *imported,
+        None if key.not_before is None else codec.to_us(key.not_before),
+        None if key.not_after is None else codec.to_us(key.not_after),
+        codec.wire_enum(key.defect),
+        0 if key.evidence_at is None else codec.to_us(key.evidence_at),
+    )
+
+
+def row(address: str, entry: Entry, mod_revision: int, value: bytes) -> Row:
+    """`address` as the key spells it; `value` the entry's record."""
+    return Row(address, *facts(entry), mod_revision, *codec.halves(value))
+
+
+def record_hash(protocol: Protocol, fingerprint: Fingerprint, value: bytes) -> bytes:
+    """SHA-256 over name, NUL and value of a record: one summand of the digest."""
+    hasher = hashlib.sha256(entry_key(protocol, fingerprint).encode())
+    hasher.update(b"\0")
+    hasher.update(value)
+    return hasher.digest()
+
+
+def digest_text(total: int) -> str:
+    """The digest as shown: the sum of the records' hashes modulo 2^256, so that it can follow every change and does not depend on
+    the order of changes (an additive multiset hash). It finds differences between honest nodes; it is no signature."""
+    return f"{total % DIGEST_MODULUS:064x}"
+
+
+def searchable(entry: Entry) -> str:
+    """What `EntryQuery.text` is searched in, case folded: addresses, names and fingerprint, apart by a separator that no query can
+    name, so that nothing is found across two of them."""
+    key = entry.key
+    parts = (*(address.text for address in key.addresses), *key.names, key.fingerprint.text)
+    return _SEPARATOR.join(part.replace(_SEPARATOR, " ") for part in parts).casefold()
+
+
+def search_term(text: str) -> str:
+    return text.replace(_SEPARATOR, " ").casefold()
+
+
+_SEPARATOR = "\x1f"
+
+
+def held_issuer(entry: Entry) -> str:
+    """The id that groups held entries; empty for others."""
+    return entry.key.issuer.id if entry.key.trust is Trust.HELD and entry.key.issuer is not None else ""
+
+
+def first_address(entry: Entry) -> str:
+    """The least of the indexed addresses; empty without any."""
+    return min((address.index for address in entry.key.addresses), default="")
+
+
+def sort_value(entry: Entry, sort: SortBy) -> str | int:
+    """ADDRESS: the least address. CACHED: when it was first cached. REFRESHED: when it was last refreshed. Origins do not count."""
+    if sort is SortBy.ADDRESS:
+        return first_address(entry)
+    if sort is SortBy.CACHED:
+        return codec.to_us(min(sighting.cached_at for sighting in entry.sightings))
+    if sort is SortBy.REFRESHED:
+        return codec.to_us(max(sighting.refreshed_at for sighting in entry.sightings))
+    return entry.key.fingerprint.text

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from contract.harness import LOGS, REPLICAS, LogUnderTest
+
+from keycache.domain.ports import EntryLog, Replica
+
+
+@pytest_asyncio.fixture(params=LOGS)
+async def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LogUnderTest]:
+    async with LOGS[request.param](tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def log(under_test: LogUnderTest) -> EntryLog:
+    return under_test.log
+
+
+@pytest.fixture(params=REPLICAS)
+def replica(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Replica]:
+    with REPLICAS[request.param](tmp_path) as one:
+        yield one
