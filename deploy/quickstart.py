@@ -134,14 +134,20 @@ def _running(node: Node, samples: Samples, *, keep: bool) -> Iterator[Node]:
         )
     write(samples, _mail_dir(node.data_dir))
     _configure(node.data_dir)
-    done = False
     try:
         node.start()
         yield node
-        done = True
-    finally:
-        if not (done and keep):
+    except QuickstartError as error:
+        try:
             node.stop()
+        except QuickstartError as further:
+            raise QuickstartError(f"{error}\n{further}") from error
+        raise
+    except BaseException:
+        node.stop()
+        raise
+    if not keep:
+        node.stop()
 
 
 def _configure(data_dir: Path) -> None:

@@ -147,7 +147,8 @@ class Node:
 
     def _environment(self) -> dict[str, str]:
         """Ours, without settings that are meant for another node."""
-        own = {name: value for name, value in os.environ.items() if not name.startswith("KEYCACHE_")}
+        kept = "KEYCACHE_TRACEBACK"
+        own = {name: value for name, value in os.environ.items() if not name.startswith("KEYCACHE_") or name == kept}
         return {**own, "KEYCACHE_DATA_DIR": str(self.data_dir)}
 
     def _last_words(self) -> str:

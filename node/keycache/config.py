@@ -26,7 +26,6 @@ from keycache.domain.examination import DirectionPolicy
 from keycache.domain.names import Domain
 from keycache.domain.spans import format_span, parse_span
 
-DEFAULT_DATA_DIR = Path("/var/lib/keycache")
 FILE_NAME = "keycache.toml"
 PREFIX = "KEYCACHE_"
 
@@ -265,11 +264,6 @@ _SECTIONS: dict[str, type[_Section]] = {
 }
 
 
-def data_dir_of(environ: Mapping[str, str]) -> Path:
-    """Where a node keeps everything, unless the command line says otherwise."""
-    return Path(environ.get(f"{PREFIX}DATA_DIR") or DEFAULT_DATA_DIR)
-
-
 def load(*, data_dir: Path, file: Path | None, environ: Mapping[str, str]) -> Config:
     """The configuration of the node in `data_dir`: defaults, then `file`, then KEYCACHE_SECTION__NAME of `environ`.
 
@@ -305,8 +299,11 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         if not required:
             return {}
         raise ConfigError(f"The configuration file {path} does not exist.", hint="Correct --config.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration file {path} cannot be read: {error}.", hint="It must be UTF-8 text.") from error
+    except OSError as error:
+        text = f"The configuration file {path} cannot be read: {error.strerror or error}."
+        raise ConfigError(text, hint="Run this as root or as the node's own user.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The configuration file {path} is not UTF-8 text.", hint="Save it as UTF-8.") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -130,12 +130,18 @@ def test_lookup_by_fingerprint_and_with_filters(cli: Command, tmp_path: Path) ->
 
 
 def test_lookup_writes_keys_that_other_programs_read(cli: Command, tmp_path: Path) -> None:
-    fingerprint = harvest(cli, tmp_path, "out/../put@two.example")
-    result = cli("lookup", "out/../put@two.example", "--output", tmp_path / "keys")
+    fingerprint = harvest(cli, tmp_path, "out/put@two.example")
+    result = cli("lookup", "out/put@two.example", "--output", tmp_path / "keys")
     assert result.code == 0
     (file,) = (tmp_path / "keys").iterdir()
-    assert file.name == f"out_.._put@two.example-{fingerprint[:16]}.asc"
+    assert file.name == f"out_put@two.example-{fingerprint[:16]}.asc"
     assert Cert.from_file(str(file)).fingerprint == fingerprint
+
+
+def test_any_number_of_addresses_may_be_looked_up(cli: Command) -> None:
+    addresses = [f"many{number}@two.example" for number in range(1001)]
+    results = cli("lookup", *addresses, "--json").json["results"]
+    assert [one["address"] for one in results] == addresses
 
 
 def test_list_search_and_show_find_the_key(cli: Command, tmp_path: Path) -> None:
@@ -258,7 +264,7 @@ def test_an_issuer_is_approved_and_its_key_served(cli: Command, tmp_path: Path) 
     files = tmp_path / "keys"
     assert cli("lookup", "held@six.example", "--output", files).code == 0
     (file,) = files.iterdir()
-    assert x509.load_pem_x509_certificate(file.read_bytes()).subject.rfc4514_string() == "CN=Held"
+    assert x509.load_pem_x509_certificate(file.read_bytes()).subject.rfc4514_string() == "CN=Held,O=Keycache Tests"
 
 
 def test_an_issuer_is_rejected_and_its_keys_dropped(cli: Command, tmp_path: Path) -> None:

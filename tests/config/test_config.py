@@ -110,6 +110,14 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         config.load(data_dir=tmp_path, file=tmp_path / "missing.toml", environ={})
 
 
+def test_a_file_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "keycache.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        config.load(data_dir=tmp_path, file=None, environ={})
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        config.load(data_dir=tmp_path, file=tmp_path, environ={})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -169,11 +177,6 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
     load(
         tmp_path, "", KEYCACHE_PORT_7640_TCP_ADDR="10.0.0.1", KEYCACHE_SERVICE_HOST="10.0.0.1", KEYCACHE_DATA_DIR="/x", HOME="/"
     )
-
-
-def test_the_data_directory_comes_from_the_environment_or_is_the_default() -> None:
-    assert config.data_dir_of({"KEYCACHE_DATA_DIR": "/srv/kc"}) == Path("/srv/kc")
-    assert config.data_dir_of({}) == Path("/var/lib/keycache")
 
 
 def test_an_endpoint_is_written_as_it_is_read() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from contract.harness import LOGS, REPLICAS, LogUnderTest
 
+from contract.harness import LOGS, REPLICAS, LogUnderTest
 from keycache.domain.ports import EntryLog, Replica
 
 

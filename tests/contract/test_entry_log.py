@@ -7,8 +7,8 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from contract.harness import LogUnderTest
 
+from contract.harness import LogUnderTest
 from keycache.domain.errors import LogCompacted, LogUnavailable
 from keycache.domain.log import ABSENT, Batch, Committed, Event, Page, Record, Refuted, Transaction
 from keycache.domain.names import Revision
@@ -82,9 +82,7 @@ async def test_a_true_comparison_lets_the_transaction_pass(log: EntryLog) -> Non
 
 async def test_a_false_comparison_writes_nothing_and_tells_what_is_there(log: EntryLog) -> None:
     revision = await committed(log, put(a=b"1"))
-    result = await log.commit(
-        Transaction(compare={"a": ABSENT, "gone": ABSENT}, puts={"a": b"2", "b": b"2"}, deletes=("a2",))
-    )
+    result = await log.commit(Transaction(compare={"a": ABSENT, "gone": ABSENT}, puts={"a": b"2", "b": b"2"}, deletes=("a2",)))
     assert result == Refuted(revision=revision, current={"a": Record(key="a", value=b"1", mod_revision=revision), "gone": None})
     assert await state_of(log) == {"a": (b"1", revision)}
     assert await log.head() == revision

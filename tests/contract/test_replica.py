@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import pytest
-from support.entries import T0, fingerprint_of, gone, make_entry, make_sighting, put
 
 from keycache import codec
 from keycache.domain.entry import Defect, Entry, Issuer, Origin, Protocol, Trust
@@ -18,6 +17,7 @@ from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryQuery, Replica, ReplicaChange, SortBy, StoredEntry
 from keycache.domain.purge import Candidate
 from keycache.domain.settings import Timeouts
+from support.entries import T0, fingerprint_of, gone, make_entry, make_sighting, put
 
 OURS = ClusterIdentity("ours")
 TIMEOUTS = Timeouts(harvested=timedelta(days=10), looked_up=timedelta(hours=1), imported=timedelta(days=20))
@@ -309,7 +309,10 @@ def test_filters_accept_what_they_say(replica: Replica) -> None:
     harvested = make_entry(1, make_sighting(cached_at=T0 - 9 * day))
     looked_up = make_entry(2, make_sighting(Origin.LOOKED_UP), protocol=Protocol.OPENPGP, addresses=["x@example.com"])
     both = make_entry(
-        3, make_sighting(cached_at=T0 - 15 * day), make_sighting(Origin.IMPORTED, cached_at=T0 - 2 * day), addresses=["y@sub.example.org"]
+        3,
+        make_sighting(cached_at=T0 - 15 * day),
+        make_sighting(Origin.IMPORTED, cached_at=T0 - 2 * day),
+        addresses=["y@sub.example.org"],
     )
     held = make_entry(4, make_sighting(cached_at=T0 - 30 * day), trust=Trust.HELD, issuer=Issuer(id="ab" * 8, name="CN=Some"))
     vouched = make_entry(5, make_sighting(Origin.IMPORTED), issuer=Issuer(id="ab" * 8, name="CN=Some"), addresses=[])
@@ -403,9 +406,7 @@ def test_pages_hold_each_entry_once_in_order_in_both_directions(
         }[sort]
         return value, entry.key.fingerprint.text, list(Protocol).index(entry.key.protocol)
 
-    assert shown(replica, sort=sort, descending=descending, limit=5, **fields) == sorted(
-        entries, key=order, reverse=descending
-    )
+    assert shown(replica, sort=sort, descending=descending, limit=5, **fields) == sorted(entries, key=order, reverse=descending)
 
 
 def test_a_token_stays_good_when_entries_come_and_go(replica: Replica) -> None:

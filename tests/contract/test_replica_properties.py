@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from contract.harness import REPLICAS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.entries import T0, addresses, entries, instants, put, texts
 
+from contract.harness import REPLICAS
 from keycache import codec
 from keycache.domain.entry import Entry, Origin, Protocol, Trust
 from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
@@ -20,9 +19,12 @@ from keycache.domain.ports import Cursor, DocumentChange, EntryChange, EntryQuer
 from keycache.domain.retention import is_expired
 from keycache.domain.settings import Timeouts
 from keycache.store.memory import MemoryReplica
+from support.entries import T0, addresses, entries, instants, put, texts
 
 REAL = [name for name in REPLICAS if name != "memory"]
-QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+QUICK = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 NUMBERS = 4
 KEYS = ("settings", "blocks/a", "blocks/b")
 
@@ -59,14 +61,19 @@ steps = st.lists(
     st.one_of(
         st.builds(Apply, st.lists(changes(removals=True), max_size=5).map(tuple), st.integers(1, 30)),
         st.builds(
-            Replace, st.lists(st.lists(changes(removals=False), max_size=4).map(tuple), max_size=3).map(tuple), st.integers(1, 30)
+            Replace,
+            st.lists(st.lists(changes(removals=False), max_size=4).map(tuple), max_size=3).map(tuple),
+            st.integers(1, 30),
         ),
     ),
     max_size=6,
 )
 timeouts = st.builds(
     Timeouts,
-    **{origin.value.lower(): st.integers(3600, 999 * 86400).map(lambda seconds: timedelta(seconds=seconds)) for origin in Origin},
+    **{
+        origin.value.lower(): st.integers(3600, 999 * 86400).map(lambda seconds: timedelta(seconds=seconds))
+        for origin in Origin
+    },
 )
 queries = st.builds(
     EntryQuery,
@@ -86,7 +93,12 @@ queries = st.builds(
     limit=st.integers(1, 5),
 )
 few_filters = st.builds(
-    EntryQuery, now=instants(), timeouts=timeouts, sort=st.sampled_from(SortBy), descending=st.booleans(), limit=st.integers(1, 3)
+    EntryQuery,
+    now=instants(),
+    timeouts=timeouts,
+    sort=st.sampled_from(SortBy),
+    descending=st.booleans(),
+    limit=st.integers(1, 3),
 )
 
 

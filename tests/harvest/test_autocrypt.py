@@ -184,7 +184,7 @@ def test_a_flood_of_headers_is_read_up_to_a_limit() -> None:
     assert "10,000 such headers" in findings[-1].detail
 
 
-@settings(max_examples=150, deadline=2000, derandomize=True)
+@settings(max_examples=150, deadline=10_000, derandomize=True)
 @given(st.lists(st.text(max_size=60) | st.text(alphabet="adrkeyt=; _@", max_size=40), max_size=3), st.booleans())
 def test_any_header_gets_a_verdict(values: list[str], with_good: bool) -> None:
     values = [*values, header()] if with_good else values

@@ -44,7 +44,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=300, deadline=2000, derandomize=True)
+@settings(max_examples=300, deadline=10_000, derandomize=True)
 @given(mutated())
 @example(b"\x99")
 @example(b"\xc6\xff\xff\xff\xff\xff")
@@ -61,7 +61,7 @@ def test_a_changed_key_never_raises_and_what_passes_is_the_senders(blob: bytes) 
             assert again.key == finding.key
 
 
-@settings(max_examples=200, deadline=2000, derandomize=True)
+@settings(max_examples=200, deadline=10_000, derandomize=True)
 @given(st.binary(max_size=200))
 def test_random_bytes_never_raise(blob: bytes) -> None:
     for data in (blob, armour(blob), b"\xc6" + blob):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
+from google.protobuf import descriptor_pool
+
 from keycache.cache import KeyCache, NodeFacts, Ports, build
 from keycache.client import Connection, connect
+from keycache.client.connection import OPTIONS
 from keycache.clock import ManualClock, SystemClock
 from keycache.domain.entry import Key, Protocol
 from keycache.domain.examination import Direction, DirectionPolicy, Envelope, Examination, Finding, TrustBase
@@ -117,7 +121,7 @@ async def service_node(directory: Path, **options: Any) -> AsyncIterator[Service
     """A running node. `options` as in ServerOptions."""
     now = SystemClock().now()
     clock, log, examiner = ManualClock(now), MemoryLog(), NumberedExaminer()
-    ports = Ports(log=log, replica=MemoryReplica(), examiner=examiner, clock=clock, offload=_at_once)
+    ports = Ports(log=log, replica=MemoryReplica(), examiner=examiner, clock=clock, offload=asyncio.to_thread)
     facts = NodeFacts(node_id=NodeId("test"), version="0.0")
     metrics = Metrics(version="0.0")
     cache = build(ports, facts, on_removed=metrics.purged)
@@ -147,5 +151,28 @@ async def service_node(directory: Path, **options: Any) -> AsyncIterator[Service
             await running
 
 
-async def _at_once(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+def channel(node: ServiceNode, identity: Identity) -> grpc.aio.Channel:
+    credentials = grpc.ssl_channel_credentials(identity.ca, identity.key.pem, identity.certificate)
+    return grpc.aio.secure_channel(node.target, credentials, options=OPTIONS)
+
+
+async def said(channel: grpc.aio.Channel, rpc: str, request: bytes = b"", within: float = 10) -> tuple[grpc.StatusCode, str]:
+    """What one call ends with; a stream's first answer is good enough."""
+    method = descriptor_pool.Default().FindMethodByName(rpc[1:].replace("/", "."))
+    make = {
+        (False, False): channel.unary_unary,
+        (False, True): channel.unary_stream,
+        (True, True): channel.stream_stream,
+    }[method.client_streaming, method.server_streaming]
+    call = make(rpc)([request] if method.client_streaming else request, timeout=within)
+    try:
+        if method.server_streaming:
+            await call.read()
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return error.code(), error.details() or ""
+    if call.done():
+        return await call.code(), await call.details() or ""
+    call.cancel()
+    return grpc.StatusCode.OK, ""

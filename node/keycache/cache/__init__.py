@@ -133,6 +133,7 @@ class KeyCache:
             group.create_task(self.replicator.run(), name="replicator")
             await self.replicator.ready.wait()
             await self._first_settings()
+            await self._first_heartbeat()
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
             if ready is not None:
@@ -190,6 +191,12 @@ class KeyCache:
         if await self._ports.log.head() != ABSENT:
             return
         await self._writer.commit(Transaction(compare={SETTINGS: ABSENT}, puts={SETTINGS: encode_settings(Settings())}))
+
+    async def _first_heartbeat(self) -> None:
+        """BEFORE the first write: a sighting must never be older than any time written down."""
+        settings = self._view.settings
+        if settings is not None:
+            await self._timekeeper.heartbeat(settings.clock_skew_bound)
 
     async def _housekeeping(self) -> None:
         while True:

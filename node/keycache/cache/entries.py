@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
 from datetime import timedelta
 
 from keycache.cache.journal import Journal
 from keycache.cache.results import Listed, PurgeResult
-from keycache.cache.writer import Writer, audit_put
+from keycache.cache.writer import ATTEMPTS, Writer, audit_put
 from keycache.domain.administration import AuditRecord
 from keycache.domain.entry import Entry, Origin, Protocol, Trust
-from keycache.domain.errors import InvalidInput, NotFound, Refused
+from keycache.domain.errors import Conflict, InvalidInput, NotFound, Refused
 from keycache.domain.log import Committed, Transaction, entry_key
 from keycache.domain.names import Domain, EmailAddress, Fingerprint, Revision
 from keycache.domain.ports import EntryQuery, Replica, SortBy, StoredEntry
@@ -95,14 +95,16 @@ class Entries:
 
     async def delete(self, fingerprint: str, actor: str) -> tuple[int, Revision]:
         """Remove one key; the next mail may bring it back. Raises NotFound, Conflict, LogUnavailable."""
-        stored = self._named(fingerprint)
-        compare = {_key_of(one): one.mod_revision for one in stored}
-        addresses = ", ".join(address.text for one in stored for address in one.entry.key.addresses)
-        record = self._journal.entry_of(actor, "DELETE", stored[0].entry.key.fingerprint.text, addresses)
-        result = await self._writer.commit(Transaction(compare=compare, puts=audit_put(record), deletes=tuple(compare)))
-        if not isinstance(result, Committed):
-            return await self.delete(fingerprint, actor)  # changed meanwhile; the administrator's word still holds
-        return len(stored), result.revision
+        for _ in range(ATTEMPTS):
+            stored = self._named(fingerprint)
+            compare = {_key_of(one): one.mod_revision for one in stored}
+            addresses = ", ".join(address.text for one in stored for address in one.entry.key.addresses)
+            record = self._journal.entry_of(actor, "DELETE", stored[0].entry.key.fingerprint.text, addresses)
+            result = await self._writer.commit(Transaction(compare=compare, puts=audit_put(record), deletes=tuple(compare)))
+            if isinstance(result, Committed):
+                return len(stored), result.revision
+            await self._writer.catch_up(result.revision)  # changed meanwhile; the administrator's word still holds
+        raise Conflict(f"The entry {fingerprint} kept changing while it was deleted.", hint="Try again.")
 
     async def purge(self, query: EntryQuery | None, *, everything: bool, dry_run: bool, actor: str) -> PurgeResult:
         """Remove what matches, expired or not: an administrator's explicit act. Raises Refused without any criterion unless
@@ -114,14 +116,18 @@ class Entries:
         matched = await asyncio.to_thread(self._replica.count, query)
         if dry_run or not matched:
             return PurgeResult(matched=matched, removed=0, revision=self._writer.applied)
-        removed, revision = 0, self._writer.applied
-        async for chunk in self._chunks(query, BATCH):
-            gone, written = await self._remove(chunk)
-            removed += gone
-            revision = max(revision, written)
         described = ", ".join(criteria(query)) or "all"
-        await self._journal.record(actor, "PURGE", described, f"{removed} entries removed")
-        return PurgeResult(matched=matched, removed=removed, revision=max(revision, self._writer.applied))
+        # Before the act: what is removed must never lack its line, whatever ends the act half-way.
+        await self._journal.record(actor, "PURGE", described, f"{matched} entries")
+        removed = await self.remove_where(query)
+        return PurgeResult(matched=matched, removed=removed, revision=self._writer.applied)
+
+    async def remove_where(self, query: EntryQuery, wanted: Callable[[Entry], bool] = lambda _entry: True) -> int:
+        """Remove what matches and is wanted; how many. Visible here when it returns. The caller sees to the audit log."""
+        removed = 0
+        async for chunk in self._chunks(query, BATCH):
+            removed += await self._remove(tuple(stored for stored in chunk if wanted(stored.entry)))
+        return removed
 
     async def confirm_held(self, actor: str, *, dry_run: bool = False) -> PurgeResult:
         """Release a sweep that is held for mass expiry. A suspect clock still holds it: see `trust_clock`. Raises Refused."""
@@ -158,16 +164,19 @@ class Entries:
                 return
             query = replace(query, after=page.next)
 
-    async def _remove(self, chunk: tuple[StoredEntry, ...]) -> tuple[int, Revision]:
+    async def _remove(self, chunk: tuple[StoredEntry, ...]) -> int:
         """Those that changed meanwhile stay: they may not match any more."""
         compare = {_key_of(stored): stored.mod_revision for stored in chunk}
         while compare:
             result = await self._writer.commit(Transaction(compare=dict(compare), puts={}, deletes=tuple(compare)))
             if isinstance(result, Committed):
-                return len(compare), result.revision
+                return len(compare)
             current = {key: record.mod_revision for key, record in result.current.items() if record is not None}
-            compare = {key: revision for key, revision in compare.items() if current.get(key) == revision}
-        return 0, self._writer.applied
+            unchanged = {key: revision for key, revision in compare.items() if current.get(key) == revision}
+            if len(unchanged) == len(compare):
+                break  # refuted, yet nothing differs: never remove on a doubt
+            compare = unchanged
+        return 0
 
     def _named(self, fingerprint: str) -> tuple[StoredEntry, ...]:
         parsed = Fingerprint.parse(fingerprint)

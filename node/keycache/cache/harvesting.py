@@ -129,7 +129,7 @@ class Harvesting:
 
         if not how.write:
             update = await decide(None if known is None else known.entry)
-            return _result(finding, update.outcome, blocked), self._writer.applied
+            return _result(finding, Verdict.BLOCKED if blocked is not None else update.outcome, blocked), self._writer.applied
         try:
             verdict, revision = await self._writer.update_entry(key.protocol, key.fingerprint, decide)
         except Conflict:

@@ -12,7 +12,7 @@ from keycache.cache.results import IssuerResult, ListedIssuer
 from keycache.cache.writer import Update, Writer
 from keycache.codec import issuer_to_wire
 from keycache.domain.administration import IssuerDecision, IssuerState
-from keycache.domain.entry import HISTORY_LIMIT, Change, Entry, HeldReason, Key, Trust
+from keycache.domain.entry import HISTORY_LIMIT, Change, Entry, HeldReason, Key, Protocol, Trust
 from keycache.domain.errors import InvalidInput, NotFound, Refused
 from keycache.domain.log import ISSUERS
 from keycache.domain.merge import join_keys
@@ -104,9 +104,15 @@ class Issuers:
         if state is IssuerState.REJECTED:
             query = self._entries.query(issuer=id)
             gone = await self._entries.purge(query, everything=False, dry_run=False, actor=actor)
-            return IssuerResult(entries=gone.removed, still_held=0, revision=max(revision, gone.revision))
+            dropped = gone.removed + await self._drop_released(id)
+            return IssuerResult(entries=dropped, still_held=0, revision=max(revision, self._writer.applied))
         released = await self._release(held)
         return IssuerResult(entries=released, still_held=len(held) - released, revision=self._writer.applied)
+
+    async def _drop_released(self, id: str) -> int:  # noqa: A002
+        """Keys that an earlier approval had released: the administrator takes that back."""
+        query = self._entries.query(trust=Trust.ANCHORED, protocol=Protocol.SMIME)
+        return await self._entries.remove_where(query, lambda entry: entry.key.issuer is not None and entry.key.issuer.id == id)
 
     async def _release(self, held: list[StoredEntry]) -> int:
         gate = asyncio.Semaphore(PARALLEL)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from keycache.codec import to_us
+from keycache.codec import entry_of_halves, to_us
 from keycache.domain.errors import InvalidInput, OutOfRange
 from keycache.domain.lookup import DEFAULT_FILTER, NOT_FOUND, Answer, LookupFilter, MissCode, Row, choose
 from keycache.domain.names import EmailAddress, Fingerprint
@@ -70,7 +70,19 @@ class Lookups:
     def by_fingerprint(self, fingerprint: str, accept: LookupFilter = DEFAULT_FILTER) -> Answer:
         """Raises InvalidInput for what is no fingerprint."""
         rows = self._replica.lookup_fingerprint(Fingerprint.parse(fingerprint))
-        return self._answer(None, rows, accept, self._timekeeper.now())
+        now = self._timekeeper.now()
+        answer = self._answer(None, rows, accept, now)
+        if answer.keys and all(self._is_cut_off(found.row, now) for found in answer.keys):
+            return _BLOCKED
+        return answer
+
+    def _is_cut_off(self, row: Row, now: datetime) -> bool:
+        """Whether every address of the key is blocked, so that no other lookup would serve it either."""
+        blocks = self._view.blocks
+        if not blocks.blocks:
+            return False
+        addresses = entry_of_halves(row.key, row.rest).key.addresses
+        return bool(addresses) and all(blocks.of_address(address, now) is not None for address in addresses)
 
     def _answer(self, address: EmailAddress | None, rows: Sequence[Row], accept: LookupFilter, now: datetime) -> Answer:
         blocks = self._view.blocks

@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 from keycache.codec import audit_to_wire, decode_entry, encode_entry, to_us
 from keycache.domain.administration import AuditRecord
 from keycache.domain.entry import Entry, Protocol
-from keycache.domain.errors import Conflict
-from keycache.domain.log import ABSENT, AUDIT, Committed, Refuted, Transaction, entry_key
+from keycache.domain.errors import Conflict, InvalidInput
+from keycache.domain.log import ABSENT, AUDIT, Committed, Record, Refuted, Transaction, entry_key
 from keycache.domain.names import Fingerprint, Revision
 from keycache.domain.ports import EntryLog, Replica, StoredEntry
 from keycache.replication.replicator import Replicator
@@ -59,6 +59,7 @@ class Writer:
         for _ in range(ATTEMPTS):
             update = await decide(None if known is None else known.entry)
             if update.entry is None:
+                await self.catch_up(ABSENT if known is None else known.mod_revision)
                 return update.outcome, self.applied
             result = await self._log.commit(
                 Transaction(
@@ -72,8 +73,12 @@ class Writer:
             record = result.current.get(key)
             known = None
             if record is not None:
-                known = StoredEntry(entry=decode_entry(record.value), mod_revision=record.mod_revision)
+                known = StoredEntry(entry=_readable(record), mod_revision=record.mod_revision)
         raise Conflict(f"The entry {fingerprint} kept changing while it was written.", hint="Try again.")
+
+    async def catch_up(self, revision: Revision) -> None:
+        """Wait until this node shows that revision. Raises Unavailable."""
+        await self._replicator.reach(revision)
 
     async def commit(self, transaction: Transaction) -> Committed | Refuted:
         """Commit and wait until it is visible here."""
@@ -97,6 +102,16 @@ class Writer:
         if isinstance(result, Refuted):
             raise Conflict(f"{record.subject} was changed by somebody else just now.", hint="Look again, then try again.")
         return result.revision
+
+
+def _readable(record: Record) -> Entry:
+    try:
+        return decode_entry(record.value)
+    except InvalidInput as error:
+        raise Conflict(
+            f"The entry {record.key} cannot be read, so it is left as it is: {error.text}",
+            hint="It may come from a later version; upgrade this node.",
+        ) from error
 
 
 def audit_put(record: AuditRecord) -> dict[str, bytes]:

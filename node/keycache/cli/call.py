@@ -19,6 +19,7 @@ from keycache.cli import failure, screen
 from keycache.domain.errors import KeycacheError
 
 PANEL = "Common options"
+DEFAULT_DATA_DIR = "/var/lib/keycache"
 
 _SHARED: dict[str, Any] = {
     "data_dir": Annotated[
@@ -137,8 +138,7 @@ def _merged(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[
 def _call(shared: Mapping[str, Any]) -> Call:
     data_dir = shared.get("data_dir")
     if data_dir is None:
-        # keycache.config knows the same two defaults, but pydantic behind it is slow to start.
-        data_dir = Path(os.environ.get("KEYCACHE_DATA_DIR") or "/var/lib/keycache")
+        data_dir = Path(os.environ.get("KEYCACHE_DATA_DIR") or DEFAULT_DATA_DIR)
     return Call(
         data_dir=data_dir,
         server=shared.get("server"),

@@ -37,11 +37,12 @@ def talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) -> T:
 async def _talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) -> T:
     from keycache.client import Unreachable, connect
 
+    absent = call.server is None and not call.ca and _absent(call)
     target = address(call)
     pki = call.data_dir / "pki"
     ca, certificate, key = call.ca or pki / "ca.pem", call.cert or pki / "admin.pem", call.key or pki / "admin.key"
     start = f"keycache serve --data-dir {call.data_dir}"
-    if call.server is None and not call.ca and _absent(call):
+    if absent:
         raise Unreachable(
             f"No node at {target}: {call.data_dir} holds none yet.",
             hint=f"Start it with: {start}. If it lives elsewhere, say --data-dir, or --server with --ca, --cert and --key.",
@@ -60,11 +61,14 @@ async def _talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) 
 def _absent(call: Call) -> bool:
     """Whether no node was ever started in the data directory. One that we may not look into is another matter."""
     try:
-        return not (call.data_dir / "pki" / "ca.pem").exists()
+        (call.data_dir / "pki" / "ca.pem").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
     except OSError as error:
         raise Refused(
             f"{call.data_dir} may not be read: {error.strerror or error}.", hint="Run this as root or as the node's own user."
         ) from error
+    return False
 
 
 def address(call: Call) -> str:

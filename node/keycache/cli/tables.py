@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,8 +16,11 @@ from keycache.cli.plain import plain
 from keycache.cli.present import Document, when
 from keycache.domain.verdict import Verdict
 
-SHORT_FINGERPRINT = 16
-"""Digits shown in tables; `show`, `delete` and `block` take them, if only one key begins so."""
+SHORT_FINGERPRINT = 12
+"""Digits shown in tables, 48 bits: among a million keys two hardly begin alike. `show` and `delete` take them, and refuse if so."""
+
+LONG_LIFE = timedelta(days=2)
+"""From here on tables show the day of expiry, below also the minute."""
 
 _GOOD = {verdict.value for verdict in Verdict if verdict.is_served}
 _KEPT = {verdict.value for verdict in Verdict if verdict.is_kept}
@@ -25,7 +29,7 @@ _OUTCOMES = {"PASSED": ("passed ", "green"), "FAILED": ("FAILED ", "bold red"), 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, fold: Sequence[str] = ()) -> Table:
     """Columns named in `fold` give way when it gets narrow; all others stay whole."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         if column in fold:
             made.add_column(column, overflow="fold")
@@ -44,6 +48,13 @@ def moment(text: str | None) -> str:
     return for_people(when(text))
 
 
+def expiry(one: Document) -> str:
+    """Of an entry or a found key."""
+    expires, refreshed = when(one["expires_at"]), when(one["refreshed_at"])
+    text = for_people(expires)
+    return text[:10] if expires and refreshed and expires - refreshed >= LONG_LIFE else text
+
+
 def verdict(name: str) -> Text:
     return Text(plain(name), style="green" if name in _GOOD else "yellow" if name in _KEPT else "")
 
@@ -52,7 +63,7 @@ def harvest(results: Iterable[Document]) -> Table:
     """One line a message, and one for each key in it."""
     rows: list[tuple[str | Text, ...]] = []
     for result in results:
-        rows.append((result["file"], result["direction"].lower(), verdict(result["verdict"]), result["detail"] or ""))
+        rows.append((result["file"], result["direction"].lower(), verdict(result["verdict"]), own_detail(result)))
         for key in result["keys"]:
             label = f"  {short(key['fingerprint']) or '(no key)'}"
             told = key["detail"] or ", ".join(key["addresses"])
@@ -76,8 +87,9 @@ def explanation(result: Document) -> Tree:
         for address in key["addresses"]:
             branch.add(Text(plain(address)))
         _add_gates(branch, key["gates"])
-        _add_texts(branch, key)
-    _add_texts(tree, result)
+        _add_texts(branch, key["detail"], key["advice"])
+    if not any(key["verdict"] == result["verdict"] for key in result["keys"]):
+        _add_texts(tree, own_detail(result), result["advice"])
     return tree
 
 
@@ -86,12 +98,12 @@ def lookups(results: Iterable[Document]) -> Table:
     for result in results:
         address = result["address"]
         rows += [
-            (address, key["protocol"], key["trust"], key["origin"], moment(key["expires_at"]), short(key["fingerprint"]))
+            (address, key["protocol"], key["trust"], key["origin"], expiry(key), short(key["fingerprint"]))
             for key in result["keys"]
         ]
         if result["miss"]:
-            rows.append((address, Text(result["miss"]["code"] or "", style="yellow"), "", "", "-", ""))
-    return table(["Address", "Protocol", "Trust", "Origin", "Expires (UTC)", "Key"], rows, fold=["Address"])
+            rows.append((address, "-", "-", "-", "-", Text(result["miss"]["code"] or "", style="yellow")))
+    return table(["Address", "Protocol", "Trust", "Origin", "Expires", "Key"], rows, fold=["Address"])
 
 
 def entries(listed: Iterable[Document]) -> Table:
@@ -101,12 +113,12 @@ def entries(listed: Iterable[Document]) -> Table:
             entry["protocol"],
             Text(entry["trust"], style="yellow" if entry["trust"] == "HELD" else ""),
             entry["origin"],
-            Text(moment(entry["expires_at"]), style="red" if entry["expired"] else ""),
+            Text(expiry(entry), style="red" if entry["expired"] else ""),
             Text(short(entry["fingerprint"]), style="red" if entry["block"] else ""),
         )
         for entry in listed
     ]
-    return table(["Address", "Protocol", "Trust", "Origin", "Expires (UTC)", "Key"], rows, fold=["Address"])
+    return table(["Address", "Protocol", "Trust", "Origin", "Expires", "Key"], rows, fold=["Address"])
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> Table:
@@ -161,7 +173,7 @@ def entry(one: Document, audit: Iterable[Document]) -> list[Table | Text]:
         *(("Name", name) for name in one["names"]),
         ("Trust", f"{one['trust']}{' (' + one['held'] + ')' if one['held'] else ''}"),
         ("Expires", f"{moment(one['expires_at'])} UTC{' (expired)' if one['expired'] else ''}"),
-        ("Valid", f"{moment(one['not_before'])} to {moment(one['not_after'])} UTC"),
+        ("Valid", validity(one)),
     ]
     if one["issuer"]:
         head.append(("Issuer", f"{one['issuer']['name']} (id {one['issuer']['id']})"))
@@ -194,6 +206,19 @@ def entry(one: Document, audit: Iterable[Document]) -> list[Table | Text]:
     return parts
 
 
+def validity(one: Document) -> str:
+    """The key's own, whatever the cache's timeouts."""
+    start, end = one["not_before"], one["not_after"]
+    if not start and not end:
+        return "without bounds"
+    return " ".join([*([f"from {moment(start)}"] if start else []), *([f"to {moment(end)}"] if end else []), "UTC"])
+
+
+def own_detail(result: Document) -> str:
+    """A message's detail, unless a key of it says the same."""
+    return "" if result["detail"] in {key["detail"] for key in result["keys"]} else result["detail"]
+
+
 def counts(verdicts: dict[str, int]) -> Table:
     return table(["Verdict", "Number"], [(verdict(name), str(number)) for name, number in verdicts.items()])
 
@@ -214,8 +239,8 @@ def _add_gates(branch: Tree, gates: Iterable[Document]) -> None:
         branch.add(text)
 
 
-def _add_texts(branch: Tree, part: Document) -> None:
-    for text in (part["detail"], part["advice"]):
+def _add_texts(branch: Tree, *texts: str) -> None:
+    for text in texts:
         if text:
             branch.add(Text(plain(text), style="italic"))
 

@@ -140,7 +140,8 @@ class Connection:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 -- as above
     ) -> AsyncIterator[Response]:
-        """Many requests, many answers, each as soon as there is one. Raises KeycacheError, and what `requests` raises."""
+        """Many requests, many answers, each as soon as there is one. Raises KeycacheError, and what `requests` raises, after the
+        answers to what it yielded before."""
         failures: list[Exception] = []
         call = method(_noting(requests, failures), timeout=timeout)
         try:
@@ -202,13 +203,12 @@ async def connect(target: str, *, ca: Path, certificate: Path, key: Path) -> Asy
 
 
 async def _noting(requests: AsyncIterator[Request], failures: list[Exception]) -> AsyncIterator[Request]:
-    """gRPC swallows what a request iterator raises: keep it for the caller."""
+    """gRPC makes a cancellation of what a request iterator raises: keep it for the caller, and end the requests here."""
     try:
         async for request in requests:
             yield request
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- `exchange` raises it once the node has answered what came before
         failures.append(error)
-        raise
 
 
 def _no_password() -> bytes:

@@ -142,7 +142,11 @@ def choose(
     if not found:
         return Answer((), _BY_REASON[miss])
     found.sort()
-    return Answer(tuple(one for _, one in found), None)
+    # A key that spells one address in two ways has a row for each; the better one stands for it.
+    once: dict[tuple[int, str], Found] = {}
+    for _, one in found:
+        once.setdefault((one.row.protocol, one.row.fingerprint), one)
+    return Answer(tuple(once.values()), None)
 
 
 _REASONS = {code: number for number, code in enumerate(MissCode)}

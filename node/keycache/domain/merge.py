@@ -82,7 +82,7 @@ def join_keys(known: Key, seen: Key) -> Key:
         addresses=join_addresses(known.addresses, seen.addresses),
         trust=trust,
         held=seen.held if trust is Trust.HELD else None,
-        issuer=_join_issuers(known.issuer, seen.issuer),
+        issuer=_join_issuers(known, seen),
         defect=Defect.REVOKED if Defect.REVOKED in (known.defect, seen.defect) else seen.defect,
         evidence_at=newer.evidence_at,
         capabilities=newer.capabilities or known.capabilities or seen.capabilities,
@@ -109,11 +109,12 @@ def join_sightings(first: Iterable[Sighting], second: Iterable[Sighting]) -> tup
     return tuple(by_origin[origin] for origin in Origin if origin in by_origin)
 
 
-def _join_issuers(first: Issuer | None, second: Issuer | None) -> Issuer | None:
-    """Mails bring more or less of a chain: the issuer whose certificate came along is worth more, and two mails in turn must not
-    change the entry in turn."""
-    both = [issuer for issuer in (first, second) if issuer is not None]
-    return max(both, key=lambda one: (bool(one.certificate), one.id, one.name, one.certificate, one.extra), default=None)
+def _join_issuers(first: Key, second: Key) -> Issuer | None:
+    """The issuer by whom the key is trusted most. Mails bring more or less of a chain: one whose certificate came along is worth
+    more, and two mails in turn must not change the entry in turn."""
+    both = [(_TRUST_ORDER.index(key.trust), key.issuer) for key in (first, second) if key.issuer is not None]
+    worth = [(trust, bool(one.certificate), one.id, one.name, one.certificate, one.extra, one) for trust, one in both]
+    return max(worth, key=lambda row: row[:-1])[-1] if worth else None
 
 
 def _same(key: Key, known: Key) -> bool:

@@ -88,7 +88,9 @@ def plan(
         return PurgePlan(state=PurgeState.HELD_MASS_EXPIRY, reason=reason, expired=count)
     certain = expired
     if not confirmed and now - witnessed > settings.clock_skew_bound:
-        certain = tuple(one for one in expired if expires_at(lasting(one.sightings, settings.timeouts), settings.timeouts) <= witnessed)
+        certain = tuple(
+            one for one in expired if expires_at(lasting(one.sightings, settings.timeouts), settings.timeouts) <= witnessed
+        )
     if not certain:
         return PurgePlan(state=PurgeState.HELD_CLOCK, reason=unwitnessed(now, witnessed), expired=count)
     return PurgePlan(state=PurgeState.SWEEPING, reason="", remove=certain, expired=count, settings_revision=settings_revision)

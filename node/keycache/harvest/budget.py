@@ -28,6 +28,8 @@ class Budget:
     `entity_header_bytes`: headers of one part; Exchange's `MaxHeaderSize` is 256 KB.
     `entity_headers`: fields of one part; RFC 5321 section 6.3 wants at least 100 Received fields borne; ten times that.
     `headers`: fields over all parts; five for each of `parts`, some 10 MB of memory.
+    `dashed_lines`: lines that begin like a delimiter and are none; a patch or database dump of the largest size, sent as text
+    within a multipart, has some hundred thousand. Each costs a microsecond, so this is a second.
     `layers`: signed layers that bring their own content (opaque S/MIME); triple wrapping (RFC 2634 section 1.1) needs 3.
     `signatures`: S/MIME blobs verified; each costs a path validation (milliseconds), and a list footer adds one.
     `key_blocks`: OpenPGP blocks read; a mail that carries a keyring of a small team still passes.
@@ -39,6 +41,7 @@ class Budget:
     entity_header_bytes: int = 256 * 1024
     entity_headers: int = 1_000
     headers: int = 50_000
+    dashed_lines: int = 1_000_000
     layers: int = 8
     signatures: int = 16
     key_blocks: int = 64

@@ -66,5 +66,8 @@ def _is_revoked(finding: Finding) -> bool:
 
 def _joined_key(first: Key, second: Key, now: datetime) -> Key:
     if first.protocol is Protocol.OPENPGP and first.material != second.material:
-        return openpgp.merge(first, second, now)
-    return join_keys(first, second)
+        joined = openpgp.merge(first, second, now)
+    else:
+        joined = join_keys(first, second)
+    # Both are of one mail, so neither is newer: what its Autocrypt header says holds for the key wherever else it stands.
+    return replace(joined, prefer_encrypt=first.prefer_encrypt or second.prefer_encrypt)

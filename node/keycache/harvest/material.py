@@ -35,7 +35,7 @@ _CERTIFICATES = frozenset(
     }
 )
 _PGP = re.compile(rb"^-----BEGIN PGP (PUBLIC|PRIVATE) KEY BLOCK-----", re.MULTILINE)
-_BARE_BASE64 = re.compile(rb"MI[A-Za-z0-9+/\s]+={0,2}\s*")
+_BARE_BASE64 = re.compile(rb"MI[A-Za-z0-9+/=\s]+")
 
 _BAG_LIMITS = smime.SmimeLimits(certificates=OBJECTS_LIMIT)
 _INTEGER, _OCTET_STRING, _OID, _SEQUENCE = 0x02, 0x04, 0x06, 0x30

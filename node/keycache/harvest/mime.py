@@ -146,6 +146,7 @@ class _Splitter:
     def run(self) -> SplitMessage:
         data = self._data
         position = self._open(-1, _skip_envelope(data))
+        dashed = 0
         while self._boundaries:
             found = data.find(b"\n--", max(position - 1, 0))
             if found < 0:
@@ -154,6 +155,9 @@ class _Splitter:
             after = self._line_end(line)
             match = self._delimiter(line, after)
             if match is None:
+                dashed += 1
+                if dashed > self._budget.dashed_lines:
+                    raise BudgetExceeded(f"More than {self._budget.dashed_lines:,} lines begin like a delimiter and are none.")
                 position = after
                 continue
             level, closing = match

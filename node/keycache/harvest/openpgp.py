@@ -2,8 +2,8 @@
 
 A key enters for an address only if a user ID that names this very address carries a good self-signature (DESIGN 2.9); that the
 key came in the sender's mail proves nothing by itself. Nothing here raises for bad input: every key gets a verdict, and the gates
-it passed or failed. Whose job is what: `openpgp_armour`, `openpgp_packets` and `openpgp_keys` read and limit, `openpgp_judge`
-verifies, `openpgp_material` chooses what to keep; this file asks the questions in their order and words the answers.
+it passed or failed. Whose job is what: `openpgp_armour`, `openpgp_packets` and `openpgp_keys` read and limit, `openpgp_verify`
+and `openpgp_judge` verify, `openpgp_material` chooses what to keep; this file asks the questions in their order and words the answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keycache.domain.merge import join_addresses
 from keycache.domain.names import EmailAddress, Fingerprint
 from keycache.domain.verdict import Verdict
 from keycache.harvest import openpgp_armour as armour
-from keycache.harvest.openpgp_judge import FOR_EVER, Judged, Judgement, Window, judge, moment, policy_refusal, seconds, weakness
+from keycache.harvest.openpgp_judge import FOR_EVER, Judged, Judgement, Window, judge, moment, seconds, weakness
 from keycache.harvest.openpgp_keys import (
     HARVEST_LIMITS,
     IMPORT_LIMITS,
@@ -276,9 +276,8 @@ def _examine_certificate(certificate: Certificate, wanted: _Wanted) -> Finding:
     if not bound:
         return _unbound(course, judgement, wanted, which)
     course.ok(GATES[4], "bound to " + ", ".join(address.text for address in key.addresses[:5]))
-    refusal = policy_refusal(key.material)
-    if refusal:
-        return course.stop(GATES[5], Verdict.WEAK_KEY, f"{which} is too weak: {refusal}.", key)
+    if judgement.refusal:
+        return course.stop(GATES[5], Verdict.WEAK_KEY, f"{which} is too weak: {judgement.refusal}.", key)
     encrypting = judgement.encrypting
     weaknesses = [weakness(one) for one, _ in encrypting]
     if encrypting and all(weaknesses):

@@ -19,6 +19,10 @@ _BEGIN = re.compile(rb"^-----BEGIN PGP ([A-Z0-9 ,/]{1,40})-----[ \t\r]*$", re.MU
 _NO_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
 
 
+_HEADERS_LIMIT = 100
+"""Sequoia writes one Comment for each user ID; RFC 9580 section 6.2.2 defines four kinds of header."""
+
+
 class BadArmour(Exception):
     """The block cannot be decoded. The text says why, for people; it holds none of the block."""
 
@@ -56,21 +60,12 @@ def decode(block: Block) -> bytes:
     """
     if not block.is_closed:
         raise BadArmour("the armour has no END line")
-    lines = block.text.split(b"\n")[1:-1]
-    for number, line in enumerate(lines):
-        if not line.strip():
-            lines = lines[number + 1 :]
-            break
-        if b":" not in line:  # no blank line between headers and data: gone on its way, which harms nobody
-            lines = lines[number:]
-            break
-    else:
-        raise BadArmour("the armour is empty")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if lines and lines[-1].startswith(b"="):
-        lines.pop()
-    data = b"".join(lines).translate(None, b" \t\r")
+    text = block.text[: block.text.rindex(b"\n")]
+    data = text[_data_begin(text) :].rstrip()
+    last = data.rfind(b"\n") + 1
+    if data[last:].lstrip().startswith(b"="):
+        data = data[:last]
+    data = data.translate(None, b" \t\r\n")
     if not data:
         raise BadArmour("the armour is empty")
     if data.translate(None, _NO_BASE64) != data:
@@ -79,3 +74,16 @@ def decode(block: Block) -> bytes:
         return binascii.a2b_base64(data, strict_mode=True)
     except binascii.Error as error:
         raise BadArmour("the armour's base64 is cut off or damaged") from error
+
+
+def _data_begin(text: bytes) -> int:
+    """Where the base64 begins: after the blank line that ends the headers. Raises BadArmour."""
+    end = text.find(b"\n")
+    for _ in range(_HEADERS_LIMIT):
+        if end < 0:
+            return len(text)
+        begin, end = end + 1, text.find(b"\n", end + 1)
+        line = text[begin:] if end < 0 else text[begin:end]
+        if b":" not in line:  # the blank line, or the data itself where that line was lost on its way, which harms nobody
+            return begin
+    raise BadArmour(f"the armour has more than {_HEADERS_LIMIT} header lines")

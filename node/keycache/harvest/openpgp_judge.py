@@ -1,13 +1,8 @@
 """Judges a certificate at a given instant: which signatures are good, who is bound, what is revoked, when it can encrypt.
 
-Who decides what:
-- Sequoia decides whether a signature is good. It reads the system's clock where it judges a whole certificate, and takes no time
-  from its caller; the one question it answers without a clock is "is this the owner's signature on this component?": reading
-  a certificate it verifies every self-signature, leaves the good ones at their component and moves the others behind the last
-  one. So each signature is laid before it alone, between its component and a sentinel (`_is_good`).
-- Sequoia's policy decides whether the primary key's algorithm is strong enough (`policy_refusal`).
-- This file decides everything that depends on time, from the signed fields, at the `now` it is given. So the same input has the
-  same outcome on every machine, and a key may be judged as of any day.
+Sequoia decides whether a signature is good and whether the primary key's algorithm is strong enough (`openpgp_verify`). This file
+decides everything that depends on time, from the signed fields, at the `now` it is given. So the same input has the same outcome
+on every machine, and a key may be judged as of any day.
 
 Rules: the newest good self-signature counts (RFC 9580 section 5.2.3.10). A revocation of a key or subkey is for ever, also a soft
 one once its time has come (Sequoia would let a newer self-signature lift a soft one; for a cache it is safer not to); that of a
@@ -21,12 +16,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pysequoia import Cert
-
 from keycache.domain.names import EmailAddress
 from keycache.harvest.openpgp_keys import Certificate, Component
-from keycache.harvest.openpgp_packets import Packet, PublicKey, Signature, SignatureType, Tag, spans
+from keycache.harvest.openpgp_packets import Packet, PublicKey, Signature, SignatureType, Tag
 from keycache.harvest.openpgp_userid import address_of
+from keycache.harvest.openpgp_verify import Claim, Verifier
 
 FOR_EVER = 1 << 40
 """Seconds since the epoch, beyond anything a key can say (32 bits of creation plus 32 bits of span)."""
@@ -41,8 +35,6 @@ _ENCRYPT_FLAGS = 0x04 | 0x08
 """RFC 9580 section 5.2.3.29."""
 
 _CERTIFICATIONS = range(SignatureType.GENERIC, SignatureType.POSITIVE + 1)
-_SENTINEL = Packet(Tag.PUBLIC_SUBKEY, b"\xff\x00\x00\x00\x00\x01").encode()
-"""A subkey of no known version: kept by Sequoia as unknown, behind all known components and before all bad signatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +84,7 @@ class Judgement:
     main: Judged | None
     flags: int
     window: Window
+    refusal: str
 
     @property
     def bound(self) -> tuple[Judged, ...]:
@@ -117,10 +110,12 @@ def moment(seconds: int) -> datetime:
 def judge(certificate: Certificate, now: int) -> Judgement:
     """`now` in seconds since the epoch. Never raises."""
     primary = certificate.primary
-    revocations = _good(primary, None, certificate.signatures, (SignatureType.KEY_REVOCATION,))
-    direct, _ = _newest(primary, None, certificate.signatures, (SignatureType.DIRECT_KEY,), now)
-    user_ids = tuple(_user_id(primary, one, now) for one in certificate.components if one.packet.tag == Tag.USER_ID)
-    subkeys = tuple(_subkey(primary, one, now) for one in certificate.components if one.key is not None)
+    verifier = Verifier(primary.packet)
+    verifier.expect(_claims(certificate, now))
+    revocations = _good(verifier, None, certificate.signatures, (SignatureType.KEY_REVOCATION,))
+    direct, _ = _newest(verifier, None, certificate.signatures, (SignatureType.DIRECT_KEY,), now)
+    user_ids = tuple(_user_id(verifier, primary, one, now) for one in certificate.components if one.packet.tag == Tag.USER_ID)
+    subkeys = tuple(_subkey(verifier, one, now) for one in certificate.components if one.key is not None)
     main = _main(user_ids)
     # Key-wide properties: of the main user ID's self-signature, else of the direct-key signature (RFC 9580 section 5.2.3.10).
     # Version 6 wants them in the latter, Sequoia reads the former first: where they differ the key ends with the earlier.
@@ -139,21 +134,8 @@ def judge(certificate: Certificate, now: int) -> Judgement:
         main=main,
         flags=flags,
         window=Window(primary.created, min(ends)),
+        refusal=verifier.refusal(),
     )
-
-
-def policy_refusal(certificate: bytes) -> str:
-    """Why Sequoia's policy refuses the certificate; empty if it does not.
-
-    Only a positive word on strength counts. Other complaints ("no binding signature at time ...") depend on the system's clock,
-    and what they are about was judged here.
-    """
-    try:
-        _ = Cert.from_bytes(certificate).user_ids
-    except Exception as error:  # noqa: BLE001 -- a foreign library on hostile input; whatever it says is its answer
-        lines = [line.strip() for line in str(error).split("Stack backtrace:")[0].splitlines()]
-        return next((line for line in lines if "not considered secure" in line), "")
-    return ""
 
 
 def weakness(key: PublicKey) -> str:
@@ -173,9 +155,9 @@ def _may_encrypt(one: Judged) -> bool:
     return one.key.can_encrypt and bool((one.binding.flags or 0) & _ENCRYPT_FLAGS)
 
 
-def _user_id(primary: PublicKey, component: Component, now: int) -> Judged:
-    binding, is_weak = _newest(primary, component.packet, component.signatures, _CERTIFICATIONS, now)
-    revocations = _good(primary, component.packet, component.signatures, (SignatureType.CERTIFICATION_REVOCATION,))
+def _user_id(verifier: Verifier, primary: PublicKey, component: Component, now: int) -> Judged:
+    binding, is_weak = _newest(verifier, component.packet, component.signatures, _CERTIFICATIONS, now)
+    revocations = _good(verifier, component.packet, component.signatures, (SignatureType.CERTIFICATION_REVOCATION,))
     since = binding.created if binding and binding.created is not None else 0
     return Judged(
         packet=component.packet,
@@ -189,9 +171,9 @@ def _user_id(primary: PublicKey, component: Component, now: int) -> Judged:
     )
 
 
-def _subkey(primary: PublicKey, component: Component, now: int) -> Judged:
-    binding, is_weak = _newest(primary, component.packet, component.signatures, (SignatureType.SUBKEY_BINDING,), now)
-    revocations = _good(primary, component.packet, component.signatures, (SignatureType.SUBKEY_REVOCATION,))
+def _subkey(verifier: Verifier, component: Component, now: int) -> Judged:
+    binding, is_weak = _newest(verifier, component.packet, component.signatures, (SignatureType.SUBKEY_BINDING,), now)
+    revocations = _good(verifier, component.packet, component.signatures, (SignatureType.SUBKEY_REVOCATION,))
     created = component.key.created if component.key else 0
     window = _window(created, binding, now)
     if binding is not None and binding.key_span is not None:
@@ -237,15 +219,24 @@ def _future_ends(revocations: Iterable[Signature], now: int) -> list[int]:
     return [one.created for one in revocations if one.created is not None and one.created > now]
 
 
-def _newest(
-    primary: PublicKey, component: Packet | None, signatures: Iterable[Signature], kinds: Iterable[int], now: int
-) -> tuple[Signature | None, bool]:
-    """The self-signature that counts, and whether a good one was passed over because its hash is weak.
+def _claims(certificate: Certificate, now: int) -> list[Claim]:
+    """Those that will be asked for if all are good: the first candidate for each component."""
+    claims: list[Claim] = [(None, one) for one in _expected(certificate.signatures, (SignatureType.DIRECT_KEY,), now)]
+    for tag, kinds in ((Tag.USER_ID, _CERTIFICATIONS), (Tag.PUBLIC_SUBKEY, (SignatureType.SUBKEY_BINDING,))):
+        for component in certificate.components:
+            if component.packet.tag == tag:
+                claims += [(component.packet, one) for one in _expected(component.signatures, kinds, now)]
+    return claims
 
-    Candidates are tried in the order in which they would count, so that as a rule one verification is all it takes.
-    """
 
-    def order(one: Signature) -> tuple[int, int, bytes]:
+def _expected(signatures: Iterable[Signature], kinds: Iterable[int], now: int) -> list[Signature]:
+    return [one for one in _candidates(signatures, kinds, now) if one.hash not in _WEAK_HASHES][:1]
+
+
+def _candidates(signatures: Iterable[Signature], kinds: Iterable[int], now: int) -> list[Signature]:
+    """Self-signatures in the order in which they would count."""
+
+    def order(one: Signature) -> tuple[int, int, tuple[bytes, bytes]]:
         created = one.created or 0
         if created > now:
             return (1, created, one.identity)  # to come: the next one first
@@ -253,13 +244,21 @@ def _newest(
             return (2, -one.expires, one.identity)  # over: the last one first
         return (0, -created, one.identity)
 
-    is_weak = False
     kinds = frozenset(kinds)
-    for one in sorted((one for one in signatures if one.kind in kinds and one.created is not None), key=order):
-        if not one.is_understood:
-            continue
+    return sorted((one for one in signatures if one.kind in kinds and one.created is not None and one.is_understood), key=order)
+
+
+def _newest(
+    verifier: Verifier, component: Packet | None, signatures: Iterable[Signature], kinds: Iterable[int], now: int
+) -> tuple[Signature | None, bool]:
+    """The self-signature that counts, and whether a good one was passed over because its hash is weak.
+
+    Candidates are tried in the order in which they would count, so that as a rule one verification is all it takes.
+    """
+    is_weak = False
+    for one in _candidates(signatures, kinds, now):
         weak = one.hash in _WEAK_HASHES
-        if (weak and is_weak) or not _is_good(primary, component, one):
+        if (weak and is_weak) or not verifier.is_good(component, one):
             continue
         if not weak:
             return one, is_weak
@@ -268,23 +267,12 @@ def _newest(
 
 
 def _good(
-    primary: PublicKey, component: Packet | None, signatures: Iterable[Signature], kinds: Iterable[int]
+    verifier: Verifier, component: Packet | None, signatures: Iterable[Signature], kinds: Iterable[int]
 ) -> tuple[Signature, ...]:
     """All good revocations, whatever their hash or time: what the owner once withdrew stays known. Each once, in a fixed order."""
     kinds = frozenset(kinds)
-    found: dict[bytes, Signature] = {}
+    found: dict[tuple[bytes, bytes], Signature] = {}
     for one in sorted(signatures, key=lambda one: (one.created or 0, one.identity, one.packet.body)):
-        if one.kind in kinds and one.identity not in found and _is_good(primary, component, one):
+        if one.kind in kinds and one.identity not in found and verifier.is_good(component, one):
             found[one.identity] = one
     return tuple(found.values())
-
-
-def _is_good(primary: PublicKey, component: Packet | None, signature: Signature) -> bool:
-    """Whether the primary key made this signature on this component (None: on itself)."""
-    parts = [primary.packet, *([component] if component else []), signature.packet]
-    try:
-        read = bytes(Cert.from_bytes(b"".join(part.encode() for part in parts) + _SENTINEL))
-        tags = [span.tag for span in spans(read)]
-    except Exception:  # noqa: BLE001 -- a foreign library on hostile input; what it cannot read it does not vouch for
-        return False
-    return tags == [part.tag for part in parts] + [Tag.PUBLIC_SUBKEY]

@@ -60,7 +60,7 @@ def union(copies: Iterable[Certificate]) -> Certificate:
 
 def _distinct(signatures: Iterable[Signature]) -> list[Signature]:
     """Copies that differ in their unsigned part alone are one signature; of them the same one is taken in whatever order."""
-    found: dict[bytes, Signature] = {}
+    found: dict[tuple[bytes, bytes], Signature] = {}
     for one in signatures:
         other = found.get(one.identity)
         if other is None or one.packet.body > other.packet.body:

@@ -250,11 +250,12 @@ class Signature:
     `issuers`: fingerprints and key ids it names, anywhere. `created` None: it says no time in its signed part.
     `expires`: when the signature itself ends. `key_span`: how long after its own creation the key lives; None: for ever.
     `flags` None: none given. `is_understood`: nothing in its signed part is critical and unknown (RFC 9580 section 5.2.3.7).
-    `identity`: equal for copies that differ only in their unsigned part.
+    `signed`: its packet's body up to the end of the signed part; `value`: the signature proper with what precedes it.
     """
 
     packet: Packet
-    identity: bytes
+    signed: bytes
+    value: bytes
     version: int
     kind: int
     hash: int
@@ -268,6 +269,11 @@ class Signature:
     is_hard: bool
     is_understood: bool
     key_blocks: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        """Equal for copies that differ only in their unsigned part."""
+        return self.signed, self.value
 
 
 _UNDERSTOOD = frozenset(
@@ -305,7 +311,8 @@ def read_signature(packet: Packet) -> Signature | None:
     span = _number(last.get(3))
     return Signature(
         packet=Packet(packet.tag, lean),
-        identity=body[:hashed_end] + body[unhashed_end:],
+        signed=body[:hashed_end],
+        value=body[unhashed_end:],
         version=version,
         kind=body[1],
         hash=body[3],

@@ -6,7 +6,7 @@ The library's coroutines wait for nothing here, since there is nothing to fetch;
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -85,6 +85,7 @@ class _List:
     fast: x509.CertificateRevocationList
     whole: asn1_crl.CertificateList
     issuer: bytes
+    indirect: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,9 @@ class RevocationLists:
         for der in ders:
             try:
                 fast = x509.load_der_x509_crl(der)
-                lists.append(_List(fast, asn1_crl.CertificateList.load(der), name_key(fast.issuer.public_bytes())))
-            except (ValueError, TypeError, Unacceptable):
+                whole = asn1_crl.CertificateList.load(der, strict=True)
+                lists.append(_List(fast, whole, name_key(fast.issuer.public_bytes()), _is_indirect(fast)))
+            except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, Unacceptable):
                 unreadable.append(hashlib.sha256(der).hexdigest())
         return cls(mode, tuple(lists), tuple(unreadable))
 
@@ -116,18 +118,44 @@ class RevocationLists:
         return tuple(one for one in self.lists if one.issuer in issuers)
 
 
+    def about(self, path: Sequence[Certificate], signers: Sequence[Pool]) -> tuple[_List, ...]:
+        """Those that could say anything of the path, or of the keys that sign such lists."""
+        names = {certificate.issuer_key for certificate in path}
+        names.update(name for certificate in path for name in _list_issuers(certificate))
+        names.update(one.issuer_key for name in sorted(names) for pool in signers for one in pool.of_subject(name))
+        return tuple(one for one in self.lists if one.issuer in names)
+
+
+def _list_issuers(certificate: Certificate) -> Iterator[bytes]:
+    """Who else signs lists for its issuer: cRLIssuer of the distribution points (RFC 5280 4.2.1.13)."""
+    for extension in certificate.parsed.extensions:
+        if isinstance(extension.value, x509.CRLDistributionPoints):
+            for point in extension.value:
+                for name in point.crl_issuer or ():
+                    if isinstance(name, x509.DirectoryName):
+                        yield name_key(name.value.public_bytes())
+
+
+def _is_indirect(revocations: x509.CertificateRevocationList) -> bool:
+    """Whether it also lists certificates of other issuers than its own (RFC 5280 5.2.5)."""
+    return any(
+        isinstance(extension.value, x509.IssuingDistributionPoint) and extension.value.indirect_crl
+        for extension in revocations.extensions
+    )
+
+
 def _may_list(one: _List, certificate: Certificate) -> bool:
     """The quick reader knows no serial numbers below zero (PKITS 4.1.15 has one): then the slow one looks at the issuer's lists."""
-    if certificate.serial < 0:
-        return one.issuer == certificate.issuer_key
-    return one.fast.get_revoked_certificate_by_serial_number(certificate.serial) is not None
+    if one.issuer != certificate.issuer_key and not one.indirect:
+        return False
+    return certificate.serial < 0 or one.fast.get_revoked_certificate_by_serial_number(certificate.serial) is not None
 
 
 def validate(path: Sequence[Certificate], lists: RevocationLists, signers: Sequence[Pool], now: datetime) -> Failure | None:
     """What is wrong with a path at `now`, or None. `path`: leaf first, anchor last. `signers`: where keys that sign lists are found."""
     required = lists.mode is Revocation.REQUIRED
-    used = lists.lists if required else lists.listing(path)
     try:
+        used = lists.about(path, signers) if required else lists.listing(path)
         leaf, *between = (_asn1(certificate.der) for certificate in path[:-1])
         anchor = _anchor(path[-1])
         context = ValidationContext(

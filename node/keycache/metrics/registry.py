@@ -5,10 +5,17 @@ Names follow prometheus.io/docs/practices/naming: prefix, base units, `_total` o
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from keycache.domain.ports import Counts
 from keycache.domain.purge import PurgeState
@@ -47,23 +54,58 @@ class Snapshot:
 
 
 class CallMeter:
-    """Counts the calls of one remote procedure. The good case is bound beforehand: it is on the hot path."""
+    """Counts the calls of one remote procedure.
 
-    __slots__ = ("_calls", "_good", "_rpc", "_seconds")
+    Plain numbers, written by the event loop's thread alone and collected when somebody asks: prometheus_client's own counter and
+    histogram take 3 microseconds a call, a tenth of a lookup; this takes half of one.
+    """
 
-    def __init__(self, rpc: str, calls: Counter, seconds: Histogram) -> None:
-        self._rpc = rpc
-        self._calls = calls
-        self._good = calls.labels(rpc=rpc, code="OK")
-        self._seconds = seconds.labels(rpc=rpc)
+    __slots__ = ("_buckets", "_codes", "_good", "_seconds", "rpc")
+
+    def __init__(self, rpc: str) -> None:
+        self.rpc = rpc
+        self._good = 0
+        self._seconds = 0.0
+        self._buckets = [0] * (len(LATENCY_BUCKETS) + 1)
+        self._codes: Counter[str] = Counter()
 
     def good(self, seconds: float) -> None:
-        self._good.inc()
-        self._seconds.observe(seconds)
+        """A call that was answered."""
+        self._good += 1
+        self._seconds += seconds
+        self._buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
 
     def ended(self, code: str) -> None:
-        """A stream that ended, or any call that failed."""
-        self._calls.labels(rpc=self._rpc, code=code).inc()
+        """A stream that ended, or any call that failed; with the name of its gRPC code."""
+        self._codes[code] += 1
+
+    def calls(self) -> Counter[str]:
+        """By code."""
+        return self._codes + Counter(OK=self._good)
+
+    def histogram(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative buckets by upper bound, and the sum of seconds, as the exposition format wants them."""
+        bounds = [*(str(bound) for bound in LATENCY_BUCKETS), "+Inf"]
+        return list(zip(bounds, accumulate(self._buckets), strict=True)), self._seconds
+
+
+class _CallCollector(Collector):
+    """What the meters counted."""
+
+    def __init__(self) -> None:
+        self.meters: list[CallMeter] = []
+
+    def collect(self) -> Iterable[Metric]:
+        help_text, labels = METRICS["keycache_calls_total"]
+        calls = CounterMetricFamily("keycache_calls_total", help_text, labels=labels)
+        help_text, labels = METRICS["keycache_call_seconds"]
+        seconds = HistogramMetricFamily("keycache_call_seconds", help_text, labels=labels)
+        for meter in self.meters:
+            for code, number in sorted(meter.calls().items()):
+                calls.add_metric((meter.rpc, code), number)
+            buckets, total = meter.histogram()
+            seconds.add_metric((meter.rpc,), buckets, total)
+        return (calls, seconds)
 
 
 class Metrics:
@@ -71,9 +113,8 @@ class Metrics:
 
     def __init__(self, *, version: str) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self._calls = self._counter("keycache_calls_total")
-        help_text, labels = METRICS["keycache_call_seconds"]
-        self._seconds = Histogram("keycache_call_seconds", help_text, labels, registry=self.registry, buckets=LATENCY_BUCKETS)
+        self._calls = _CallCollector()
+        self.registry.register(self._calls)
         self._messages = self._counter("keycache_messages_total")
         self._entries = self._gauge("keycache_entries")
         self._revision = self._gauge("keycache_applied_revision")
@@ -89,7 +130,9 @@ class Metrics:
 
     def call_meter(self, rpc: str) -> CallMeter:
         """`rpc`: full name, such as /keycache.v1.KeyCache/Lookup."""
-        return CallMeter(rpc.rpartition("/")[2] if rpc.startswith("/keycache.") else rpc, self._calls, self._seconds)
+        meter = CallMeter(rpc.rpartition("/")[2] if rpc.startswith("/keycache.") else rpc)
+        self._calls.meters.append(meter)
+        return meter
 
     def message(self, verdict: Verdict) -> None:
         self._messages.labels(verdict=verdict.value).inc()
@@ -121,9 +164,9 @@ class Metrics:
         """The exposition format, version 0.0.4."""
         return generate_latest(self.registry)
 
-    def _counter(self, name: str) -> Counter:
+    def _counter(self, name: str) -> prometheus_client.Counter:
         help_text, labels = METRICS[name]
-        return Counter(name, help_text, labels, registry=self.registry)
+        return prometheus_client.Counter(name, help_text, labels, registry=self.registry)
 
     def _gauge(self, name: str) -> Gauge:
         help_text, labels = METRICS[name]

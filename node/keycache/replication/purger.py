@@ -70,14 +70,18 @@ class Purger:
         """Sweep, wait, for ever. A log or disk that fails is waited for."""
         while True:
             self._woken.clear()
-            settings = self._view.settings
-            try:
-                if settings is not None:
-                    await self._timekeeper.heartbeat(settings.clock_skew_bound)
-                await self.sweep()
-            except (LogUnavailable, StoreError) as error:
-                self.status = replace(self.status, reason=f"The last sweep failed: {error.text}")
+            await self.tick()
             await self._wait()
+
+    async def tick(self) -> None:
+        """What is done every interval: write the time down, then sweep."""
+        settings = self._view.settings
+        try:
+            if settings is not None:
+                await self._timekeeper.heartbeat(settings.clock_skew_bound)
+            await self.sweep()
+        except (LogUnavailable, StoreError) as error:
+            self.status = replace(self.status, reason=f"The last sweep failed: {error.text}")
 
     async def sweep(self, *, confirmed: bool = False) -> int:
         """Plan and carry out one sweep; the number of entries removed. `confirmed` releases a hold on mass expiry."""
@@ -87,7 +91,7 @@ class Purger:
                 self.status,
                 state=decided.state,
                 reason=decided.reason,
-                waiting=decided.expired if decided.state is not PurgeState.SWEEPING else 0,
+                waiting=decided.expired - len(decided.remove),
             )
             if decided.state is not PurgeState.SWEEPING:
                 return 0
@@ -126,6 +130,7 @@ class Purger:
             settings_revision=revision,
             clock=TRUSTED if settings is None else self._timekeeper.verdict(settings.clock_skew_bound),
             now=now,
+            witnessed=self._timekeeper.witnessed(),
             confirmed=confirmed,
         )
 

@@ -7,9 +7,10 @@ change; waiters wake AFTER the view is told, so that who waited for a revision s
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,15 +65,15 @@ class Replicator:
     async def run(self) -> None:
         """Raises ForeignLog when the log is another one than the replica was filled from; survives everything that may pass."""
         self._resume()
-        attempt = 0
+        attempt, compacted = 0, False
         while True:
             try:
-                if self._replica.cursor() is None:
+                if compacted or self._replica.cursor() is None:
                     await self._relist()
+                    compacted, attempt = False, 0
                 await self._follow()
             except LogCompacted:
-                await self._relist()
-                attempt = 0
+                compacted = True
             except LogUnavailable:
                 await self._clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
                 attempt += 1
@@ -117,14 +118,14 @@ class Replicator:
 
     async def _relist(self) -> None:
         """Pages flow from the log into the one transaction of the replica as it asks for them: memory holds one page."""
-        async with contextlib.aclosing(self._log.list()) as pages:
-            first = await anext(pages)
-            cursor = Cursor(identity=self._log.identity, revision=first.revision)
-            await self._offload(self._replica.replace, _Pull(first, pages, asyncio.get_running_loop()), cursor)
+        async with contextlib.aclosing(_Pull(self._log.list(), asyncio.get_running_loop())) as pull:
+            revision = await pull.start()
+            cursor = Cursor(identity=self._log.identity, revision=revision)
+            await self._offload(self._replica.replace, pull, cursor)
         self._view.load()
-        await self._advance(first.revision)
+        await self._advance(revision)
         for reader in self._readers:
-            reader.lose(first.revision)
+            reader.lose(revision)
 
     async def _follow(self) -> None:
         head = await self._log.head()
@@ -171,13 +172,36 @@ class Replicator:
                     reader.put(watched)
 
 
-class _Pull:
-    """Lets the thread that writes the replica draw the pages that the event loop reads."""
+class _Abandoned(Exception):
+    """The listing ends before its end; what was drawn of it must be rolled back."""
 
-    def __init__(self, first: Page, pages: AsyncIterator[Page], loop: asyncio.AbstractEventLoop) -> None:
-        self._first: Page | None = first
+
+class _Pull:
+    """Lets the thread that writes the replica draw the pages that the event loop reads.
+
+    A listing that is closed early RAISES in that thread. Ending there would pass for a whole listing, and the replica would drop
+    every entry that had not come yet.
+    """
+
+    def __init__(self, pages: AsyncGenerator[Page, None], loop: asyncio.AbstractEventLoop) -> None:
+        self._first: Page | None = None
         self._pages = pages
         self._loop = loop
+        self._drawing = asyncio.Lock()
+        self._asked: concurrent.futures.Future[Page | None] | None = None
+        self._closed = False
+
+    async def start(self) -> Revision:
+        """The revision of the listing."""
+        self._first = await anext(self._pages)
+        return self._first.revision
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._asked is not None:
+            self._asked.cancel()
+        async with self._drawing:
+            await self._pages.aclose()
 
     def __iter__(self) -> Iterator[Sequence[ReplicaChange]]:
         return self
@@ -185,13 +209,17 @@ class _Pull:
     def __next__(self) -> Sequence[ReplicaChange]:
         page, self._first = self._first, None
         if page is None:
-            page = asyncio.run_coroutine_threadsafe(self._following(), self._loop).result()
+            self._asked = asyncio.run_coroutine_threadsafe(self._following(), self._loop)
+            page = self._asked.result()
         if page is None:
             raise StopIteration
         return tuple(reduce_records(page.records))
 
     async def _following(self) -> Page | None:
-        return await anext(self._pages, None)
+        async with self._drawing:
+            if self._closed:
+                raise _Abandoned
+            return await anext(self._pages, None)
 
 
 class _Reader:

@@ -43,6 +43,10 @@ _MORE = tuple(bytes([number & 0x7F | 0x80, number >> 7 | 0x80]) for number in ra
 """Of 14 bits: the encoding if they are the last ones, and the one if more follow. Two megabytes for a third of the time."""
 
 
+_STAMP_LENGTH = tuple(bytes([size, 8]) for size in range(16))
+"""Length of a Timestamp's body, and the tag of its first field."""
+
+
 def varint(number: int) -> bytes:
     """A number from 0 to 2**64 - 1."""
     if number < 0x4000:
@@ -55,6 +59,15 @@ def varint(number: int) -> bytes:
 def stamp(microseconds: int) -> bytes:
     """A google.protobuf.Timestamp with its length before it."""
     seconds, fraction = divmod(microseconds, 1_000_000)
+    if 0x10000000 <= seconds < 0x800000000:  # five bytes: 1978 to 3058
+        five = _MORE[seconds & 0x3FFF] + _MORE[seconds >> 14 & 0x3FFF] + _SMALL[seconds >> 28]
+        if not fraction:
+            return b"\x06\x08" + five
+        nanos = fraction * 1000
+        rest = (
+            varint(nanos) if nanos < 0x10000000 else _MORE[nanos & 0x3FFF] + _MORE[nanos >> 14 & 0x3FFF] + _SMALL[nanos >> 28]
+        )
+        return _STAMP_LENGTH[7 + len(rest)] + five + _VARINT_2 + rest
     body = b""
     if seconds:
         body = _VARINT_1 + varint(seconds & 0xFFFFFFFFFFFFFFFF)  # before 1970: two's complement of 64 bits
@@ -66,6 +79,8 @@ def stamp(microseconds: int) -> bytes:
 def _found(found: Found) -> bytes:
     row, origin, cached_at, refreshed_at, expires_at = found
     key = row.key
+    refreshed = stamp(refreshed_at)
+    cached = refreshed if cached_at == refreshed_at else stamp(cached_at)  # seen once: most keys
     return b"".join(
         (
             _FIELD_1,
@@ -73,9 +88,9 @@ def _found(found: Found) -> bytes:
             key,
             _ORIGIN[origin],
             _FIELD_3,
-            stamp(cached_at),
+            cached,
             _FIELD_4,
-            stamp(refreshed_at),
+            refreshed,
             _FIELD_5,
             stamp(expires_at),
         )

@@ -103,7 +103,8 @@ def translate(error: sqlite3.Error, path: Path) -> Exception:
     code: int | None = getattr(error, "sqlite_errorcode", None)
     if code is None:
         # Python's own, without a code: of these only text that is not UTF-8 comes from the file.
-        return damaged(path, "it holds text that is not UTF-8.") if isinstance(error, sqlite3.OperationalError) else error
+        undecodable = str(error).startswith("Could not decode to UTF-8")
+        return damaged(path, "it holds text that is not UTF-8.") if undecodable else error
     primary = code & 0xFF  # the higher bits refine (https://www.sqlite.org/rescode.html)
     return fault(primary, path) if primary in FAULTS else error
 

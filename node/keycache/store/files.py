@@ -18,9 +18,9 @@ LOCK_NAME = "keycache.lock"
 
 QUICK_CHECK_LIMIT = 64 * 1024 * 1024
 """Bytes up to which every start checks the whole structure: some 0.2 s, a fifth of the second that a node has until its first answer
-(DESIGN 9). A larger file is checked at the ends that break when files are damaged by hand (header, schema, length); the rest is left
-to SQLite, which notices a damaged page when it is read, and to `Database.verify`, which may run beside the service. There is no mark
-for an unclean stop: the write-ahead log makes kill -9 and power cuts harmless, so such a stop is no reason to suspect the file."""
+(DESIGN 9). Of a larger file only header, length and schema are checked; SQLite notices any other damaged page when it is read, and
+`Database.verify`, which may run beside the service, looks for all of them. There is no mark for an unclean stop: the write-ahead log
+makes kill -9 and power cuts harmless, so such a stop is no reason to suspect the file."""
 
 
 class DataLock:
@@ -75,13 +75,12 @@ def read_only_uri(path: Path) -> str:
     return f"file:{quote(str(path))}?mode=ro"
 
 
-def examine(path: Path, *, newest: int) -> None:
+def examine(path: Path, *, newest: int, quick_check_limit: int = QUICK_CHECK_LIMIT) -> None:
     """Refuse what must not be opened for writing: damaged files (StoreCorrupt), those of a later version (StoreTooNew) or of another
     program (StoreError). Reads only: not a byte of the file changes."""
     size = path.stat().st_size
     if size == 0:
         raise damaged(path, "it is empty, and we never leave one empty.")
-    header = _header(path)
     with translated(path), closing(sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)) as connection:
         connection.execute("PRAGMA cell_size_check = ON")  # damage is found where it is, not where it leads
         connection.execute("PRAGMA trusted_schema = OFF")  # a planted view or trigger must not run functions
@@ -97,8 +96,12 @@ def examine(path: Path, *, newest: int) -> None:
                 f"{path} has schema version {version}; this version of Keycache knows up to {newest}.",
                 hint="Start the later version of Keycache again; or export there, and import here into a new data directory.",
             )
-        _check_length(path, header, size)
-        if size <= QUICK_CHECK_LIMIT:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        wal = path.with_name(path.name + "-wal")
+        if size < pages * page_size and not (wal.exists() and wal.stat().st_size > 0):  # else the rest may stand there
+            raise damaged(path, f"it has {size} of {pages * page_size} bytes.")
+        if size <= quick_check_limit:
             check_structure(connection, path)
 
 
@@ -107,26 +110,6 @@ def check_structure(connection: sqlite3.Connection, path: Path) -> None:
     findings = [str(line) for (line,) in connection.execute("PRAGMA quick_check(1)")]
     if findings != ["ok"]:
         raise damaged(path, f"{' '.join(findings[0].split())}.")
-
-
-def _header(path: Path) -> bytes:
-    """Read before any connection is open: closing a descriptor of the file would drop SQLite's locks on it
-    (https://www.sqlite.org/howtocorrupt.html section 2.2)."""
-    with path.open("rb") as file:
-        return file.read(100)
-
-
-def _check_length(path: Path, header: bytes, size: int) -> None:
-    """That the file is as long as its header says (https://www.sqlite.org/fileformat.html section 1.3). Only without a write-ahead
-    log: with one, pages may stand there that are not in the file yet."""
-    wal = path.with_name(path.name + "-wal")
-    if wal.exists() and wal.stat().st_size > 0:
-        return
-    page_size = int.from_bytes(header[16:18], "big")
-    pages = int.from_bytes(header[28:32], "big")
-    expected = (65536 if page_size == 1 else page_size) * pages
-    if header[24:28] == header[92:96] and size < expected:
-        raise damaged(path, f"it has {size} of {expected} bytes.")
 
 
 def sync_folder(folder: Path) -> None:

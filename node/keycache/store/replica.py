@@ -28,20 +28,20 @@ from keycache.store.database import Database
 from keycache.store.faults import damaged, translate
 from keycache.store.paging import token
 from keycache.store.rows import PROTOCOL_NUMBER
-from keycache.store.writing import Known, Name, RowWriter
+from keycache.store.writing import Known, Name, RowWriter, name_of
 
 CHUNK = 1000
 """Changes per group of statements: what a page of a listing holds (`EntryLog.list`)."""
 
-_FACTS = """e.protocol, e.fingerprint, e.trust, e.harvested_cached, e.harvested_refreshed, e.looked_up_cached, e.looked_up_refreshed,
-    e.imported_cached, e.imported_refreshed, e.not_before, e.not_after, e.defect, e.evidence, e.mod_revision, b.key, b.rest"""
-_BODY = "CROSS JOIN entry e ON e.id = a.entry CROSS JOIN body b ON b.entry = a.entry"
-_ONE = f"SELECT a.text, {_FACTS} FROM address a INDEXED BY address_lookup {_BODY} WHERE a.indexed = ?"  # noqa: S608 -- constants
-_MANY = f"""SELECT a.indexed, a.text, {_FACTS} FROM address a INDEXED BY address_lookup {_BODY}
-    WHERE a.indexed IN (SELECT value FROM json_each(?))"""  # noqa: S608 -- constants
-_FINGERPRINT = f"""SELECT '', {_FACTS} FROM entry e INDEXED BY entry_by_fingerprint CROSS JOIN body b ON b.entry = e.id
+_ANSWER = """r.protocol, r.fingerprint, r.trust, r.harvested_cached, r.harvested_refreshed, r.looked_up_cached, r.looked_up_refreshed,
+    r.imported_cached, r.imported_refreshed, r.not_before, r.not_after, r.defect, r.evidence, r.mod_revision, r.key, r.rest"""
+_BY_ADDRESS = f"""SELECT a.text, {_ANSWER} FROM address a INDEXED BY address_lookup CROSS JOIN answer r ON r.entry = a.entry
+    WHERE a.indexed """  # noqa: S608 -- constants
+_ONE = _BY_ADDRESS + "= ?"
+_MANY = _BY_ADDRESS + "IN (SELECT value FROM json_each(?))"  # noqa: S608 -- constants
+_FINGERPRINT = f"""SELECT '', {_ANSWER} FROM entry e INDEXED BY entry_by_fingerprint CROSS JOIN answer r ON r.entry = e.id
     WHERE e.fingerprint = ? ORDER BY e.protocol"""  # noqa: S608 -- constants
-_ENTRY = """SELECT e.mod_revision, b.key, b.rest FROM entry e CROSS JOIN body b ON b.entry = e.id
+_ENTRY = """SELECT r.mod_revision, r.key, r.rest FROM entry e INDEXED BY entry_by_fingerprint CROSS JOIN answer r ON r.entry = e.id
     WHERE e.fingerprint = ? AND e.protocol = ?"""
 
 _make_row = Row._make
@@ -68,11 +68,12 @@ class SqliteReplica:
                 return {addresses[0]: [_make_row(row) for row in found]} if found else {}
             answer: dict[str, list[Row]] = {}
             for row in connection.execute(_MANY, (json.dumps(addresses),)).fetchall():
-                rows = answer.get(row[0])
+                index = row[0].lower()  # as EmailAddress.index has it
+                rows = answer.get(index)
                 if rows is None:
-                    answer[row[0]] = [_make_row(row[1:])]
+                    answer[index] = [_make_row(row)]
                 else:
-                    rows.append(_make_row(row[1:]))
+                    rows.append(_make_row(row))
         except sqlite3.Error as error:
             ours = translate(error, self._database.path)
             if ours is error:
@@ -219,15 +220,11 @@ def _bare(times: Sequence[int | None]) -> tuple[Sighting, ...]:
     )
 
 
-def _name(change: EntryChange) -> Name:
-    return change.protocol, change.fingerprint
-
-
 # 1. A batch is applied, its cursor with it; the process dies before anybody hears of it.  2. The watch begins again at an older
 # revision and brings the same changes, among them the making of an entry that a later one deleted.  3. The entry has no row any more
 # whose revision could be compared: only the cursor's can. Hence `floor`; `latest` is the same within one call.
 def _apply(writer: RowWriter, chunk: Sequence[ReplicaChange], floor: int, latest: dict[Name | str, int]) -> None:
-    known = writer.known(_name(change) for change in chunk if isinstance(change, EntryChange))
+    known = writer.known(name_of(change) for change in chunk if isinstance(change, EntryChange))
     accepted: dict[Name, EntryChange] = {}
     for change in chunk:
         if isinstance(change, DocumentChange):
@@ -235,7 +232,7 @@ def _apply(writer: RowWriter, chunk: Sequence[ReplicaChange], floor: int, latest
                 latest[change.key] = change.revision
                 writer.document(change)
             continue
-        name = _name(change)
+        name = name_of(change)
         row = known.get(name)
         if change.revision > max(floor, latest.get(name, 0), 0 if row is None else row.mod_revision):
             latest[name] = change.revision
@@ -252,7 +249,7 @@ def _pieces(changes: Iterator[Sequence[ReplicaChange]], writer: RowWriter) -> It
             if isinstance(change, DocumentChange):
                 writer.document(change)
             elif change.entry is not None:
-                entries[_name(change)] = change
+                entries[name_of(change)] = change
         yield entries
 
 

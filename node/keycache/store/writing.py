@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from keycache import codec
-from keycache.domain.entry import Entry, Protocol
-from keycache.domain.names import Fingerprint
-from keycache.domain.ports import DocumentChange, EntryChange, SortBy
+from keycache.domain.entry import Entry
+from keycache.domain.ports import DocumentChange, EntryChange
 from keycache.store.rows import (
     PROTOCOL_NUMBER,
     digest_text,
@@ -22,22 +21,35 @@ from keycache.store.rows import (
     held_issuer,
     record_hash,
     searchable,
-    sort_value,
 )
 
-_COLUMNS = (
+_SHARED = (
     *("protocol", "fingerprint", "trust", "harvested_cached", "harvested_refreshed", "looked_up_cached", "looked_up_refreshed"),
-    *("imported_cached", "imported_refreshed", "not_before", "not_after", "defect", "evidence", "mod_revision", "hash"),
-    *("address", "cached", "refreshed", "issuer", "search"),
+    *("imported_cached", "imported_refreshed"),
 )
-_INSERT = f"INSERT INTO entry ({', '.join(_COLUMNS)}, id) VALUES ({', '.join('?' * len(_COLUMNS))}, ?)"  # noqa: S608 -- our columns
-_UPDATE = f"UPDATE entry SET {', '.join(f'{column} = ?' for column in _COLUMNS)} WHERE id = ?"  # noqa: S608 -- our columns
+_ENTRY = (*_SHARED, "mod_revision", "hash", "address", "cached", "refreshed", "issuer", "search")
+_ANSWER = (*_SHARED, "not_before", "not_after", "defect", "evidence", "mod_revision", "key", "rest")
+
+
+def _insert(table: str, columns: tuple[str, ...], key: str) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}, {key}) VALUES ({', '.join('?' * len(columns))}, ?)"  # noqa: S608 -- our names
+
+
+def _update(table: str, columns: tuple[str, ...], key: str) -> str:
+    return f"UPDATE {table} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {key} = ?"  # noqa: S608 -- our names
+
+
 _KNOWN = """
     SELECT protocol, fingerprint, id, mod_revision, hash FROM entry INDEXED BY entry_by_fingerprint
     WHERE fingerprint IN (SELECT value FROM json_each(?))
 """
 
-Name = tuple[Protocol, Fingerprint]
+Name = tuple[int, str]
+"""An entry's protocol, as a number, and fingerprint."""
+
+
+def name_of(change: EntryChange) -> Name:
+    return PROTOCOL_NUMBER[change.protocol], change.fingerprint.text
 
 
 class Known(NamedTuple):
@@ -55,10 +67,9 @@ class RowWriter:
         (self.last_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM entry").fetchone()
 
     def known(self, names: Iterable[Name]) -> dict[Name, Known]:
-        by_number = {(PROTOCOL_NUMBER[protocol], fingerprint.text): (protocol, fingerprint) for protocol, fingerprint in names}
-        fingerprints = json.dumps([fingerprint for _, fingerprint in by_number])
-        rows = self._connection.execute(_KNOWN, (fingerprints,))
-        return {by_number[row[:2]]: Known(*row[2:]) for row in rows if row[:2] in by_number}
+        wanted = set(names)
+        rows = self._connection.execute(_KNOWN, (json.dumps([fingerprint for _, fingerprint in wanted]),))
+        return {row[:2]: Known(*row[2:]) for row in rows if row[:2] in wanted}
 
     def remove(self, entries: Sequence[Known]) -> None:
         """Addresses and bodies go with them."""
@@ -74,7 +85,7 @@ class RowWriter:
         for change in changes:
             assert change.entry is not None
             hashed = record_hash(change.protocol, change.fingerprint, change.value)
-            old = known.get((change.protocol, change.fingerprint))
+            old = known.get(name_of(change))
             if old is None:
                 self.last_id += 1
                 inserted.append((self.last_id, change, change.entry, hashed))
@@ -88,11 +99,12 @@ class RowWriter:
             self.digest += int.from_bytes(hashed, "big")
         run = self._connection.executemany
         run("UPDATE entry SET mod_revision = ? WHERE id = ?", renumbered)
-        run(_UPDATE, [_row(*one) for one in updated])
-        run("UPDATE body SET key = ?, rest = ? WHERE entry = ?", [(*codec.halves(one[1].value), one[0]) for one in updated])
+        run("UPDATE answer SET mod_revision = ? WHERE entry = ?", renumbered)
         run("DELETE FROM address WHERE entry = ?", [one[:1] for one in updated])
-        run(_INSERT, [_row(*one) for one in inserted])
-        run("INSERT INTO body (key, rest, entry) VALUES (?, ?, ?)", [(*codec.halves(one[1].value), one[0]) for one in inserted])
+        for statement, rows in ((_update, updated), (_insert, inserted)):
+            made = [_rows(*one) for one in rows]
+            run(statement("entry", _ENTRY, "id"), [entry for entry, _ in made])
+            run(statement("answer", _ANSWER, "entry"), [answer for _, answer in made])
         run(
             "INSERT INTO address (entry, indexed, text, domain) VALUES (?, ?, ?, ?)",
             [
@@ -125,15 +137,13 @@ class RowWriter:
         )
 
 
-def _row(number: int, change: EntryChange, entry: Entry, hashed: bytes) -> tuple[Any, ...]:
+def _rows(number: int, change: EntryChange, entry: Entry, hashed: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """For `entry` and for `answer`."""
+    known = facts(entry)
+    cached = min(time for time in known[3:9:2] if time is not None)  # as sort_value has it, without computing it again
+    refreshed = max(time for time in known[4:9:2] if time is not None)
+    about = (first_address(entry), cached, refreshed, held_issuer(entry), searchable(entry))
     return (
-        *facts(entry),
-        change.revision,
-        hashed,
-        first_address(entry),
-        sort_value(entry, SortBy.CACHED),
-        sort_value(entry, SortBy.REFRESHED),
-        held_issuer(entry),
-        searchable(entry),
-        number,
+        (*known[: len(_SHARED)], change.revision, hashed, *about, number),
+        (*known, change.revision, *codec.halves(change.value), number),
     )

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         end = parse_moment(until) if until else None
         if span:
             try:
-                end = SystemClock().now() + parse_span(span)
+                end = SystemClock().now().replace(microsecond=0) + parse_span(span)
             except OverflowError as error:
                 raise InvalidInput(f"{span} from now is past the calendar.", hint="Leave --for out for no end.") from error
         names = [_target(target) for target in targets]

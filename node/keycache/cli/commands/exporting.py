@@ -104,9 +104,13 @@ def rendered(entry: Entry, form: Format) -> str:
 
 @contextmanager
 def _target(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that stands there whole or not at all. It tells who writes to whom: mode 0600."""
+    """Standard output, or a file that stands there whole or not at all; mode 0600, since it tells who writes to whom."""
     if path is None:
         yield sys.stdout
+        return
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as stream:  # a pipe or a device
+            yield stream
         return
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.unlink(missing_ok=True)

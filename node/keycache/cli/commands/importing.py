@@ -16,6 +16,7 @@ from keycache.cli.call import Call, command
 from keycache.cli.commands.mail import Stated, make_envelope
 from keycache.cli.kinds import Kind
 from keycache.cli.session import configuration, talk
+from keycache.domain.errors import KeycacheError
 from keycache.domain.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Tally:
     verdicts: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     unknown: set[str] = field(default_factory=set)
+    done: int = 0
 
     def add_problem(self, problem: Problem) -> None:
         self.failed += 1
@@ -45,6 +47,7 @@ class Tally:
         """A message without a key is nothing unusual; a file of keys or an entry that is not kept was given in vain."""
         from keycache.cli import present
 
+        self.done += 1
         result = present.import_result(answer)
         told = [key["verdict"] for key in result["keys"]] or [result["verdict"]]
         self.verdicts.update(told)
@@ -81,7 +84,12 @@ def register(app: typer.Typer) -> None:
         tally = Tally()
         with _Progress(intake.total_size(paths)) as progress:
             things = intake.items(paths, envelope=make_envelope(direction), limit=limit, stdin=sys.stdin.buffer)
-            talk(call, lambda node: _feed(node, things, tally, progress))
+            try:
+                talk(call, lambda node: _feed(node, things, tally, progress))
+            except KeycacheError:
+                if done := tally.done:
+                    screen.note(f"keycache: {done} items were taken before this; importing them again does no harm.")
+                raise
         _tell(call, tally)
         return 1 if tally.failed else 0
 
@@ -147,9 +155,7 @@ def _tell(call: Call, tally: Tally) -> None:
     screen.show(tables.counts(verdicts))
     if not verdicts:
         screen.note("keycache: Nothing was found there.")
-    problems = [
-        one for one in tally.results if one["verdict"] not in _FINE and not any(k["verdict"] in _FINE for k in one["keys"])
-    ]
+    problems = [one for one in tally.results if one["verdict"] not in _FINE]
     for one in problems[:_SHOWN]:
         detail = one["detail"] or "; ".join(key["detail"] or key["advice"] for key in one["keys"])
         screen.note(f"{one['source']}: {one['verdict']}{': ' if detail else ''}{detail}")

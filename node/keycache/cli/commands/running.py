@@ -29,6 +29,11 @@ def register(app: typer.Typer) -> None:
         if check:
             screen.say("The configuration is in order.")
             return 0
+        # gRPC's own notes are no log lines of ours.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        # Workers are started by fork and exec. gRPC's own fork handlers are for children that go on using gRPC, and now and then
+        # abort the child before it gets to exec.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         from keycache.app import run
 
         return run(loaded)

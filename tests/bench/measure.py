@@ -1,0 +1,155 @@
+"""Lookups, harvests and a million entries, each beside the bare thing in the same run. See `run`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nodes
+import uvloop
+
+from keycache.v1 import cache_pb2
+
+IN_FLIGHT = 32
+ROUNDS = 7
+ROUND_SECONDS = 2.0
+ENTRIES = 100_000
+SAMPLE = 2_000
+BATCH = 100
+SEED = 20_260_101
+
+
+async def _load(channel: object, method: str, requests: Sequence[bytes], seconds: float) -> float:
+    """Calls a second, IN_FLIGHT at a time."""
+    call = channel.unary_unary(f"/keycache.v1.KeyCache/{method}")  # type: ignore[attr-defined]
+    until = time.perf_counter() + seconds
+    done = 0
+
+    async def caller(offset: int) -> None:
+        nonlocal done
+        position = offset
+        while time.perf_counter() < until:
+            await call(requests[position % len(requests)])
+            position += IN_FLIGHT
+            done += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller(offset) for offset in range(IN_FLIGHT)))
+    return done / (time.perf_counter() - began)
+
+
+def _requests(method: str) -> list[bytes]:
+    chance = random.Random(SEED)
+    if method == "Lookup":
+        numbers = [chance.randrange(ENTRIES) for _ in range(SAMPLE)]
+        return [cache_pb2.LookupRequest(address=nodes.address(n)).SerializeToString() for n in numbers]
+    batches = [[nodes.address(chance.randrange(ENTRIES)) for _ in range(BATCH)] for _ in range(SAMPLE // 20)]
+    return [cache_pb2.BatchLookupRequest(addresses=batch).SerializeToString() for batch in batches]
+
+
+async def _side_by_side(data_dir: Path, running: nodes.RunningNode, scratch: Path) -> None:
+    methods = {"Lookup": _requests("Lookup"), "BatchLookup": _requests("BatchLookup")}
+    answers = scratch / "answers"
+    async with nodes.channel(data_dir, running.target) as ours:
+        with answers.open("w") as file:
+            for method, requests in methods.items():
+                call = ours.unary_unary(f"/keycache.v1.KeyCache/{method}")
+                for request in requests:
+                    file.write(f"{method} {request.hex()} {(await call(request)).hex()}\n")
+        bare = await asyncio.create_subprocess_exec(
+            sys.executable, "bare_server.py", str(data_dir / "pki"), str(answers),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert bare.stdout is not None
+        port = int(await bare.stdout.readline())
+        async with nodes.channel(data_dir, f"127.0.0.1:{port}") as theirs:
+            for method, requests in methods.items():
+                await _compare(method, requests, (ours, running.pid), (theirs, bare.pid))
+        assert bare.stdin is not None
+        bare.stdin.close()
+        await bare.wait()
+
+
+async def _compare(method: str, requests: Sequence[bytes], ours: tuple[object, int], bare: tuple[object, int]) -> None:
+    rates: dict[str, list[float]] = {"keycache": [], "bare": []}
+    costs: dict[str, list[float]] = {"keycache": [], "bare": []}
+    for number in range(ROUNDS + 1):
+        for name, (channel, pid) in {"keycache": ours, "bare": bare}.items():
+            before = nodes.processor_seconds(pid)
+            rate = await _load(channel, method, requests, ROUND_SECONDS)
+            cost = (nodes.processor_seconds(pid) - before) / (rate * ROUND_SECONDS)
+            if number:  # the first round warms up
+                rates[name].append(rate)
+                costs[name].append(cost)
+    ratio = statistics.median(k / b for k, b in zip(rates["keycache"], rates["bare"], strict=True))
+    work = statistics.median(b / k for k, b in zip(costs["keycache"], costs["bare"], strict=True))
+    for name, measured in rates.items():
+        rate, cost = statistics.median(measured), statistics.median(costs[name])
+        print(f"  {method:12} {name:9} {rate:9,.0f} calls/s   {cost * 1e6:7.0f} microseconds of processor a call in the server")
+    print(f"  {method:12} ratio of calls/s {ratio:.2f}; ratio of processor time (bare / keycache) {work:.2f}")
+
+
+def lookup(scratch: Path) -> None:
+    """Lookup and BatchLookup(100) over 100,000 entries, 32 in flight, mutual TLS, beside grpc.aio returning the same bytes."""
+    data_dir = scratch / "node"
+    nodes.fill(data_dir, ENTRIES)
+    with nodes.node(data_dir) as running:
+        uvloop.run(_side_by_side(data_dir, running, scratch))
+
+
+def harvest(scratch: Path) -> None:
+    """Harvest of a known, fresh key through a node, beside parsing and verifying the same mail in this process alone."""
+    import harvests
+
+    harvests.measure(scratch)
+
+
+def million(scratch: Path) -> None:
+    """A million entries: memory of its own, time from starting the process to the first answered lookup, database size."""
+    data_dir = scratch / "node"
+    began = time.monotonic()
+    nodes.fill(data_dir, 1_000_000)
+    print(f"  filling the log                 {time.monotonic() - began:8.1f} s")
+    with nodes.node(data_dir) as first:
+        print(f"  first start (lists everything)  {first.seconds_to_first_answer:8.1f} s to the first answer")
+    with nodes.node(data_dir) as second:
+        print(f"  next start                      {second.seconds_to_first_answer:8.2f} s to the first answer")
+        uvloop.run(_touch(data_dir, second.target))
+        print(f"  memory of its own               {nodes.own_memory(second.pid) / 1e6:8.0f} MB after 20,000 lookups")
+    size = sum(file.stat().st_size for file in data_dir.iterdir() if file.is_file())
+    print(f"  database (log and replica)      {size / 1e6:8.0f} MB")
+
+
+async def _touch(data_dir: Path, target: str) -> None:
+    chance = random.Random(SEED)
+    async with nodes.channel(data_dir, target) as channel:
+        call = channel.unary_unary("/keycache.v1.KeyCache/BatchLookup")
+        for _ in range(200):
+            addresses = [nodes.address(chance.randrange(1_000_000)) for _ in range(BATCH)]
+            await call(cache_pb2.BatchLookupRequest(addresses=addresses).SerializeToString())
+
+
+MEASURES: dict[str, Callable[[Path], None]] = {"lookup": lookup, "harvest": harvest, "million": million}
+
+
+def main(names: Sequence[str]) -> int:
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; there are {', '.join(MEASURES)}", file=sys.stderr)
+        return 2
+    for name in names or MEASURES:
+        print(f"{name}: {MEASURES[name].__doc__}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="keycache-bench-") as scratch:
+            MEASURES[name](Path(scratch))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
