@@ -304,6 +304,23 @@ def test_a_revoked_subkey_does_not_count_and_is_kept_with_its_revocation() -> No
     assert one(key_of(finding).material).verdict is Verdict.NO_ENCRYPTION_KEY
 
 
+def test_a_soft_revocation_of_a_subkey_dated_in_the_future_ends_the_subkey_then() -> None:
+    maker = Maker()
+    body = maker.subkey_body()
+    blob = maker.certificate(NAME) + maker.revoke_subkey(body, at=T0 + DAY, reason=1)
+    assert (one(blob).verdict, key_of(one(blob)).not_after) == (None, T0 + DAY - DAY / 86400)
+    assert one(blob, now=T0 + DAY).verdict is Verdict.NO_ENCRYPTION_KEY
+
+
+def test_a_version_6_key_ends_with_the_earlier_of_two_expiries() -> None:
+    maker = Maker(version=6)
+    body = maker.subkey_body()
+    for direct, user_id in ((150, 200), (200, 150)):
+        blob = maker.primary + maker.direct(lives=direct * DAY) + maker.user_id(NAME) + maker.certify(NAME, lives=user_id * DAY)
+        key = key_of(one(blob + packet(14, body) + maker.bind(body)))
+        assert key.not_after == BIRTH + 150 * DAY - DAY / 86400
+
+
 def test_a_self_signature_with_sha1_does_not_count() -> None:
     maker = Maker()
     body = maker.subkey_body()

@@ -123,8 +123,8 @@ def test_the_signatures_of_a_photo_are_not_those_of_the_user_id_before_it() -> N
 def test_self_signatures_that_were_swapped_bind_nothing(version: int) -> None:
     """Each is the owner's, each on the wrong user ID: whoever swaps them must not move what one says to the other."""
     owner = Maker("owner", version=version)
-    blob = owner.certificate(BOB, NAME)
-    first, second = owner.certify(BOB, lives=None), owner.certify(NAME, lives=None)
+    blob = owner.certificate(NAME, BOB)
+    first, second = owner.certify(BOB), owner.certify(NAME)
     assert verdict(blob) is None
     swapped = blob.replace(first, b"1" * 8).replace(second, first).replace(b"1" * 8, second)
     assert len(swapped) == len(blob)

@@ -22,7 +22,6 @@ from support.openpgp import DAY, Maker, armour, packet
 from support.smime import (
     BODY,
     NOW,
-    Identity,
     authority,
     certs_only,
     headers,

@@ -44,7 +44,9 @@ def _of_a_later_version() -> bytes:
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"", _of_a_later_version(), encode_entry(make_entry(2))])
-def test_a_record_that_is_no_entry_of_its_name_is_kept_as_a_document_and_what_it_replaces_is_not_served_on(value: bytes) -> None:
+def test_a_record_that_is_no_entry_of_its_name_is_kept_as_a_document_and_what_it_replaces_is_not_served_on(
+    value: bytes,
+) -> None:
     """Otherwise a node that watched would serve an older entry than one that listed, under another digest."""
     entry = make_entry(1)
     key = entry_key(entry.key.protocol, entry.key.fingerprint)
@@ -56,5 +58,7 @@ def test_a_record_that_is_no_entry_of_its_name_is_kept_as_a_document_and_what_it
 
 def test_events_keep_their_order_and_revisions() -> None:
     first, second = make_entry(1), make_entry(2)
-    events = [(Revision(n), Event(key=key, value=value)) for n, (key, value) in enumerate([record_of(first), record_of(second)])]
+    events = [
+        (Revision(n), Event(key=key, value=value)) for n, (key, value) in enumerate([record_of(first), record_of(second)])
+    ]
     assert list(reduce_events(events)) == [put(first, 0), put(second, 1)]

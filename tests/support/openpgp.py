@@ -255,7 +255,7 @@ class Gpg:
         command = ["gpg", "--homedir", str(self.home), "--no-tty", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
         command += ["--trust-model", "always"]
         if at is not None:
-            command += ["--faked-system-time", at.astimezone(UTC).strftime("%Y%m%dT%H%M%S")]
+            command += ["--faked-system-time", f"{int(at.timestamp())}!"]  # "!": it stands still
         if answers is None:
             command += ["--batch", "--yes"]
         else:

@@ -79,10 +79,11 @@ class Files:
 class Connection:
     """Calls to one node. Made by `connect`; used in one event loop."""
 
-    def __init__(self, target: str, files: Files) -> None:
+    def __init__(self, target: str, files: Files, *, check_seconds: float = FILE_CHECK_SECONDS) -> None:
         """Raises ConfigError for unusable files. Connects with the first call."""
         self.target = target
         self._files = files
+        self._check_seconds = check_seconds
         self._loop = asyncio.get_running_loop()
         self._closing: set[asyncio.Task[None]] = set()
         self._stamp = self._look()
@@ -172,7 +173,7 @@ class Connection:
 
     def _refresh(self) -> None:
         """Move to a new channel if the files changed and make sense; the old one ends when its calls have."""
-        if self._loop.time() - self._looked_at < FILE_CHECK_SECONDS:
+        if self._loop.time() - self._looked_at < self._check_seconds:
             return
         self._looked_at = self._loop.time()
         stamp = self._look()
@@ -190,12 +191,16 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(target: str, *, ca: Path, certificate: Path, key: Path) -> AsyncIterator[Connection]:
+async def connect(
+    target: str, *, ca: Path, certificate: Path, key: Path, check_seconds: float = FILE_CHECK_SECONDS
+) -> AsyncIterator[Connection]:
     """A connection to the node at `target` (host:port, IPv6 in brackets). Raises ConfigError for unusable files.
+
+    `check_seconds`: how often, at most, the files are looked at for a change.
 
     Nothing is sent before the first call, so a node that is down shows there, as Unreachable.
     """
-    connection = Connection(target, Files(ca=ca, certificate=certificate, key=key))
+    connection = Connection(target, Files(ca=ca, certificate=certificate, key=key), check_seconds=check_seconds)
     try:
         yield connection
     finally:

@@ -220,10 +220,11 @@ def _future_ends(revocations: Iterable[Signature], now: int) -> list[int]:
 
 
 def _claims(certificate: Certificate, now: int) -> list[Claim]:
-    """Those that will be asked for if all are good: the first candidate for each component."""
+    """Those that will be asked for if all are good: the first candidate for each component. User IDs in the order in which
+    Sequoia writes them, subkeys in their own."""
     claims: list[Claim] = [(None, one) for one in _expected(certificate.signatures, (SignatureType.DIRECT_KEY,), now)]
     for tag, kinds in ((Tag.USER_ID, _CERTIFICATIONS), (Tag.PUBLIC_SUBKEY, (SignatureType.SUBKEY_BINDING,))):
-        for component in certificate.components:
+        for component in sorted(certificate.components, key=lambda one: one.packet.body if one.key is None else b""):
             if component.packet.tag == tag:
                 claims += [(component.packet, one) for one in _expected(component.signatures, kinds, now)]
     return claims

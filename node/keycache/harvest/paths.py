@@ -120,7 +120,7 @@ class PathJudge:
         return verdict
 
     def _recall(self, leaf: bytes, others: Sequence[bytes], now: datetime) -> PathVerdict | None:
-        for key in (_memory_key(leaf, ()), _memory_key(leaf, others)):
+        for key in (_memory_key(leaf, None), _memory_key(leaf, others)):
             known = self._memory.get(key)
             if known is not None and known.not_before <= now <= known.not_after:
                 self._memory.move_to_end(key)
@@ -129,7 +129,7 @@ class PathJudge:
 
     def _remember(self, leaf: bytes, others: Sequence[bytes], verdict: PathVerdict, path: Sequence[Certificate]) -> None:
         """An anchored path stays good whatever comes along; a held one may turn out better with other certificates."""
-        key = _memory_key(leaf, () if verdict.outcome is PathOutcome.ANCHORED else others)
+        key = _memory_key(leaf, None if verdict.outcome is PathOutcome.ANCHORED else others)
         self._memory[key] = _Remembered(verdict, max(one.not_before for one in path), min(one.not_after for one in path))
         if len(self._memory) > MEMORY:
             self._memory.popitem(last=False)
@@ -266,11 +266,12 @@ def _pool(ders: Sequence[bytes]) -> Pool:
     return pool
 
 
-def _memory_key(leaf: bytes, others: Sequence[bytes]) -> tuple[bytes, bytes]:
-    digest = hashlib.sha256()
-    for one in sorted(hashlib.sha256(der).digest() for der in others):
-        digest.update(one)
-    return hashlib.sha256(leaf).digest(), digest.digest()
+def _memory_key(leaf: bytes, others: Sequence[bytes] | None) -> tuple[bytes, bytes]:
+    """`others` None: whatever else came along."""
+    digest = hashlib.sha256(leaf).digest()
+    if others is None:
+        return digest, b""
+    return digest, hashlib.sha256(b"".join(sorted(hashlib.sha256(der).digest() for der in others))).digest()
 
 
 def _called(certificate: Certificate) -> str:

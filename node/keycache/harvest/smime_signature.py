@@ -165,9 +165,10 @@ def _pss(signer: SignerInfo) -> tuple[padding.PSS, hashes.HashAlgorithm]:
             raise _invalid("The mask generation of the signature is not known here.")
         mask = _oid_at(generator, 1)
     salt = int.from_bytes(fields[0xA2].child(0, INTEGER, "the salt length").contents[:4], "big") if 0xA2 in fields else 20
+    scheme, chosen = padding.PSS(padding.MGF1(_algorithm(mask)), salt), _algorithm(digest)
     if digest != signer.digest:
         raise _invalid("The digest algorithm is not the one that the signature's parameters name.")
-    return padding.PSS(padding.MGF1(_algorithm(mask)), salt), _algorithm(digest)
+    return scheme, chosen
 
 
 def _oid_at(element: Element, index: int) -> str:

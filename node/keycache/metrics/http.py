@@ -48,10 +48,13 @@ class _Answer:
 class HttpServer:
     """`metrics`: the text to show, brought up to date. `not_ready`: why the node is not ready, or nothing."""
 
-    def __init__(self, *, metrics: Callable[[], Awaitable[bytes]], not_ready: Callable[[], str]) -> None:
+    def __init__(
+        self, *, metrics: Callable[[], Awaitable[bytes]], not_ready: Callable[[], str], time_limit: float = TIMEOUT
+    ) -> None:
         self._metrics = metrics
         self._not_ready = not_ready
-        self._open = 0
+        self._time_limit = time_limit
+        self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -67,23 +70,30 @@ class HttpServer:
         return bound
 
     async def stop(self) -> None:
-        """No new connections; open ones end within their time limit."""
+        """No new connections, and an end to the open ones: nobody loses anything by asking again."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
         try:
-            if self._open <= CONNECTIONS:
-                async with asyncio.timeout(TIMEOUT):
+            if len(self._open) <= CONNECTIONS:
+                async with asyncio.timeout(self._time_limit):
                     await self._one(reader, writer)
         except (TimeoutError, ConnectionError):
             pass  # a client that is slow or gone gets nothing
+        except asyncio.CancelledError:
+            pass  # by `stop`: this is the whole of the task, and asyncio's streams log a cancelled one as a failure
         except Exception as error:  # noqa: BLE001 -- the loop that survives it
             _log.error("a request for metrics failed", exc_info=error)
         finally:
-            self._open -= 1
+            self._open.discard(task)
             with contextlib.suppress(ConnectionError):
                 writer.close()
 

@@ -210,7 +210,10 @@ class _Pull:
         page, self._first = self._first, None
         if page is None:
             self._asked = asyncio.run_coroutine_threadsafe(self._following(), self._loop)
-            page = self._asked.result()
+            try:
+                page = self._asked.result()
+            except concurrent.futures.CancelledError:
+                raise _Abandoned from None
         if page is None:
             raise StopIteration
         return tuple(reduce_records(page.records))

@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import BinaryIO
 
 from keycache.codec import decode, key_from_wire, key_to_wire, moment
@@ -157,10 +158,11 @@ def _only_pipes() -> BinaryIO:
     return os.fdopen(_ANSWERS, "wb")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], make: Callable[[Budget], Worker] = Worker) -> int:
+    """Until the input ends; the exit status. `make`: what does the tasks."""
     parent, memory, cpu_seconds, message_bytes = (int(argument) for argument in arguments)
     answers = _only_pipes()
-    worker = Worker(Budget(message_bytes=message_bytes))
+    worker = make(Budget(message_bytes=message_bytes))
     confine(parent, memory)
     answers.write(frame(b""))
     answers.flush()

@@ -31,7 +31,7 @@ from keycache.harvest.budget import DEFAULT, Budget, refuse_size
 from keycache.sandbox import convert
 from keycache.sandbox.frames import MEMORY
 from keycache.sandbox.limits import MIB, SandboxLimits
-from keycache.sandbox.process import WorkerLost, WorkerProcess
+from keycache.sandbox.process import COMMAND, WorkerLost, WorkerProcess
 from keycache.v1 import sandbox_pb2
 
 T = TypeVar("T")
@@ -92,7 +92,10 @@ class _Slot:
 class WorkerPool:
     """`async with WorkerPool(...)`, or `start` and `close` from one task. Starting is immediate: it starts no process."""
 
-    def __init__(self, limits: SandboxLimits | None = None, budget: Budget = DEFAULT) -> None:
+    def __init__(
+        self, limits: SandboxLimits | None = None, budget: Budget = DEFAULT, *, command: Sequence[str] = COMMAND
+    ) -> None:
+        self._command = command
         self._limits = limits or SandboxLimits()
         self._budget = budget
         self._slots = [_Slot(number) for number in range(max(self._limits.workers, 1))]
@@ -383,7 +386,7 @@ class WorkerPool:
             if beyond >= 0:
                 await asyncio.sleep(min(_BACKOFF_FIRST * 2 ** min(beyond, 10), _BACKOFF_MOST))
             try:
-                slot.worker = await WorkerProcess.start(self._limits, self._budget)
+                slot.worker = await WorkerProcess.start(self._limits, self._budget, self._command)
                 slot.failed_starts = 0
             except WorkerLost as lost:
                 slot.failed_starts += 1

@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from keycache.codec import decode
@@ -20,6 +20,9 @@ from keycache.sandbox.limits import SandboxLimits
 from keycache.v1 import sandbox_pb2
 
 T = TypeVar("T")
+
+COMMAND = ("-m", "keycache.sandbox.child")
+"""The real worker."""
 
 _KILL_GRACE = 2.0
 """Seconds for a worker to end by itself once its input is closed."""
@@ -39,14 +42,14 @@ class WorkerProcess:
         self.tasks = 0
 
     @classmethod
-    async def start(cls, limits: SandboxLimits, budget: Budget) -> WorkerProcess:
-        """Ready for tasks. Raises WorkerLost."""
+    async def start(cls, limits: SandboxLimits, budget: Budget, command: Sequence[str] = COMMAND) -> WorkerProcess:
+        """Ready for tasks. Raises WorkerLost. `command`: for Python; limits follow as further arguments (see `child`)."""
         arguments = [str(n) for n in (os.getpid(), limits.memory_bytes, limits.cpu_seconds, budget.message_bytes)]
         # -I: neither the environment nor the working directory decides what is imported. -B: the worker can write no files.
         # Its own session: a terminal's signals are for the node. No environment: it may hold secrets.
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-B", "-m", "keycache.sandbox.child", *arguments,
+                sys.executable, "-I", "-B", *command, *arguments,
                 stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={"LANG": "C.UTF-8"}, cwd="/", start_new_session=True,
             )  # fmt: skip
         except OSError as error:

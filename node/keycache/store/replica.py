@@ -12,16 +12,16 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from keycache import codec
 from keycache.domain.entry import Entry, Protocol, Sighting
 from keycache.domain.errors import ForeignLog, InvalidInput
 from keycache.domain.log import Record
-from keycache.domain.lookup import ORIGINS, PROTOCOLS, Row
+from keycache.domain.lookup import ORIGINS, PROTOCOLS, Row, timeouts_us
 from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
 from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryChange, EntryPage, EntryQuery, ReplicaChange, StoredEntry
 from keycache.domain.purge import Candidate
-from keycache.domain.retention import expires_at, lasting
 from keycache.domain.settings import Timeouts
 from keycache.store import listing
 from keycache.store.database import Database
@@ -116,21 +116,21 @@ class SqliteReplica:
         """Those first whose time ran out first. Their sightings lack `source`: it stands in the record, which is not read here."""
         with self._database.reading() as connection:
             rows = listing.expired(connection, now=now, timeouts=timeouts)
-        candidates = [
+        spans = timeouts_us(timeouts)
+
+        def ended(row: tuple[Any, ...]) -> tuple[int, str, int]:
+            last = max(refreshed + span for refreshed, span in zip(row[4::2], spans, strict=True) if refreshed is not None)
+            return last, row[1], row[0]
+
+        return [
             Candidate(
                 protocol=PROTOCOLS[protocol],
                 fingerprint=Fingerprint(fingerprint),
                 mod_revision=mod_revision,
                 sightings=_bare(times),
             )
-            for protocol, fingerprint, mod_revision, *times in rows
+            for protocol, fingerprint, mod_revision, *times in sorted(rows, key=ended)
         ]
-
-        def ended(candidate: Candidate) -> tuple[datetime, str, int]:
-            last = lasting(candidate.sightings, timeouts)
-            return expires_at(last, timeouts), candidate.fingerprint.text, PROTOCOL_NUMBER[candidate.protocol]
-
-        return sorted(candidates, key=ended)
 
     def document(self, key: str) -> Record | None:
         with self._database.reading() as connection:
