@@ -69,6 +69,7 @@ def test_gpg_encrypts_to_what_we_keep_of_its_keys(fresh: Gpg, algorithm: str, en
     ("algorithm", "encryption", "verdict"),
     [
         ("rsa1024", "rsa1024", Verdict.WEAK_KEY),
+        ("rsa1024", "cv25519", Verdict.WEAK_KEY),
         ("ed25519", "rsa1024", Verdict.WEAK_KEY),
         ("dsa2048", "elg2048", Verdict.WEAK_KEY),
         ("ed25519", None, Verdict.NO_ENCRYPTION_KEY),

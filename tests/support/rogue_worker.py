@@ -4,16 +4,59 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from keycache.harvest.budget import Budget
 from keycache.sandbox import child
 from keycache.sandbox.frames import LENGTH, frame
-from keycache.v1 import sandbox_pb2
+from keycache.v1 import entry_pb2, sandbox_pb2
+
+
+def _spin(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def _hoard() -> None:
+    hoard = [b"x" * 2**20]
+    while True:
+        hoard += [part + b"y" for part in hoard]
+
+
+def _fail() -> None:
+    raise ValueError("a secret of the mail")
+
+
+def _panic() -> None:
+    raise SystemExit("a secret of the mail")
+
+
+def _examination(**fields: object) -> sandbox_pb2.WorkerAnswer:
+    return sandbox_pb2.WorkerAnswer(examination=sandbox_pb2.Examination(direction=1, **fields))  # type: ignore[arg-type]
+
+
+ACTS: dict[str, Callable[[], sandbox_pb2.WorkerAnswer | int | None]] = {
+    "spinning": lambda: _spin(1e9),
+    "slow": lambda: _spin(0.5),
+    "hoarding": _hoard,
+    "failing": _fail,
+    "panicking": _panic,
+    "crashing": os.abort,
+    "curious": lambda: sandbox_pb2.WorkerAnswer(certificates=sandbox_pb2.CertificateList(der=_powers())),
+    "strange": lambda: sandbox_pb2.WorkerAnswer(key=entry_pb2.Key()),
+    "contradictory": lambda: _examination(),
+    "inventive": lambda: _examination(verdict="ALL_IS_WELL", sender="a@b.example"),
+    "babbling": lambda: os.write(3, frame(b"\xff" * 100)),
+    "boundless": lambda: os.write(3, LENGTH.pack(0xFFFFFFFF) + b"\x00" * 1000),
+    "silent": lambda: os.write(3, frame(b"")),
+}
 
 
 class Rogue(child.Worker):
-    """Does to every task with an answer what `kind` says."""
+    """Does to every task with an answer what `kind` says, or what the message says ("obedient")."""
 
     kind = ""
 
@@ -22,37 +65,9 @@ class Rogue(child.Worker):
             if self.kind == "distrustful":
                 raise ValueError("no such trust")
             return super().do(task)
-        match self.kind:
-            case "spinning":
-                while True:
-                    pass
-            case "hoarding":
-                hoard = [b"x" * 2**20]
-                while True:
-                    hoard += [part + b"y" for part in hoard]
-            case "failing":
-                raise ValueError("a secret of the mail")
-            case "panicking":
-                raise SystemExit("a secret of the mail")
-            case "crashing":
-                os.abort()
-            case "curious":
-                return sandbox_pb2.WorkerAnswer(certificates=sandbox_pb2.CertificateList(der=_powers()))
-            case "strange":
-                return sandbox_pb2.WorkerAnswer(key=sandbox_pb2.WorkerAnswer().key)
-            case "contradictory":
-                return sandbox_pb2.WorkerAnswer(examination=sandbox_pb2.Examination(direction="DIRECTION_INBOUND"))  # type: ignore[arg-type]
-            case "inventive":
-                return sandbox_pb2.WorkerAnswer(
-                    examination=sandbox_pb2.Examination(direction=1, verdict="ALL_IS_WELL", sender="a@b.example")  # type: ignore[arg-type]
-                )
-            case "babbling":
-                os.write(3, frame(b"\xff" * 100))
-            case "boundless":
-                os.write(3, LENGTH.pack(0xFFFFFFFF) + b"\x00" * 1000)
-            case "silent":
-                os.write(3, frame(b""))
-        return super().do(task)
+        kind = task.examine.message.decode() if self.kind == "obedient" else self.kind
+        done = ACTS[kind]() if kind in ACTS else None
+        return done if isinstance(done, sandbox_pb2.WorkerAnswer) else super().do(task)
 
 
 def _powers() -> list[bytes]:

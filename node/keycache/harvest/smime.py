@@ -173,9 +173,9 @@ def _check_signer(
         return refused(SIGNER_ADDRESS, Verdict.ADDRESS_MISMATCH, mismatch)
     log.passed(SIGNER_ADDRESS, named(certificate))
     path = judge.judge(certificate.der, authorities, now)
-    broken = path_verdict(path)
-    if broken is not None:
-        return refused(SIGNER_PATH, broken, path.reason, path)
+    verdict_of_path = path_verdict(path)
+    if verdict_of_path is not None:
+        return refused(SIGNER_PATH, verdict_of_path, path.reason, path)
     log.passed(SIGNER_PATH, path.reason)
     return _Signed(verdict=None, detail=path.reason, log=log, signer=info, certificate=certificate, path=path)
 

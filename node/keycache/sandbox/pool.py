@@ -352,7 +352,7 @@ class WorkerPool:
             detail = (
                 f"It took more than {self._limits.memory_bytes // MIB} MiB of memory."
                 if unable.error == MEMORY
-                else f"A parser failed on it ({unable.error}). Please report this; the mail itself can do no harm here."
+                else f"A parser failed on it ({unable.error}). Please report this."
             )
             _settle(job, _Failed(detail, limit=unable.error == MEMORY))
             # It may end by itself now, or be half broken: the next mail is not to suffer for this one.

@@ -24,6 +24,9 @@ T = TypeVar("T")
 COMMAND = ("-m", "keycache.sandbox.child")
 """The real worker."""
 
+_CHUNK = 64 * 1024
+"""Bytes; the capacity of a pipe on Linux (pipe(7))."""
+
 _KILL_GRACE = 2.0
 """Seconds for a worker to end by itself once its input is closed."""
 
@@ -118,9 +121,21 @@ class WorkerProcess:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         await self._process.wait()
+        await self._close_pipes()
+
+    async def _close_pipes(self) -> None:
+        """asyncio frees a process only when its pipes have ended, which may be after its exit: wait for that too."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
+            async with asyncio.timeout(_KILL_GRACE):
+                while await self._process.stdout.read(_CHUNK):
+                    pass
+        with contextlib.suppress(TimeoutError, ConnectionError, RuntimeError):
+            async with asyncio.timeout(_KILL_GRACE):
+                await self._process.stdin.wait_closed()
 
     @contextlib.asynccontextmanager
     async def _within(self, seconds: float) -> AsyncIterator[None]:
@@ -160,9 +175,7 @@ class WorkerProcess:
         (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
         if length > ANSWER_LIMIT:
             await self.kill()
-            raise WorkerLost(
-                f"A parser worker announced an answer of {length:,} bytes; it may have been taken over by the mail."
-            )
+            raise WorkerLost(f"A parser worker announced an answer of {length:,} bytes; it may have been taken over.")
         return await self._process.stdout.readexactly(length)
 
 
