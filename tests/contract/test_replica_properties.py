@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.harness import REPLICAS
+from contract.replicas import at
 from keycache import codec
 from keycache.domain.entry import Entry, Origin, Protocol, Trust
-from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
-from keycache.domain.ports import Cursor, DocumentChange, EntryChange, EntryQuery, Replica, ReplicaChange, SortBy
+from keycache.domain.names import Fingerprint, Revision
+from keycache.domain.ports import DocumentChange, EntryChange, EntryQuery, Replica, ReplicaChange, SortBy
 from keycache.domain.retention import is_expired
 from keycache.domain.settings import Timeouts
 from keycache.store.memory import MemoryReplica
@@ -103,12 +104,10 @@ few_filters = st.builds(
 
 
 def take(replica: Replica, step: Apply | Replace) -> None:
-    identity = ClusterIdentity("ours")
-    cursor = Cursor(identity=identity, revision=Revision(step.revision))
     if isinstance(step, Apply):
-        replica.apply(step.changes, cursor)
+        replica.apply(step.changes, at(step.revision))
     else:
-        replica.replace(iter(step.chunks), cursor)
+        replica.replace(iter(step.chunks), at(step.revision))
 
 
 def everything(replica: Replica, query: EntryQuery) -> tuple[object, ...]:
@@ -200,10 +199,6 @@ def test_expiry_is_that_of_the_domain_to_the_microsecond(
         assert replica.count(replace(query, expired=False)) == len(by_name) - len(over)
         found = replica.counts(now=now, timeouts=limits)
         assert (found.expired, found.held, found.live) == (len(over), held, len(by_name) - len(over) - held)
-
-
-def at(revision: int) -> Cursor:
-    return Cursor(identity=ClusterIdentity("ours"), revision=Revision(revision))
 
 
 @pytest.mark.parametrize("name", REPLICAS)

@@ -38,7 +38,7 @@ examinations = st.builds(
     st.lists(addresses, max_size=2, unique=True),
     st.sampled_from(Trust),
     st.sampled_from(HeldReason),
-    st.sampled_from([None, *(Issuer(id=id, name="CN", certificate=der) for id in ("aa", "bb") for der in (b"", b"c"))]),
+    st.sampled_from([None, *(Issuer(id=name, name="CN", certificate=der) for name in ("aa", "bb") for der in (b"", b"c"))]),
     st.booleans(),
     st.sampled_from([None, *MOMENTS]),
     st.sampled_from([(), ("1.2.3",)]),
@@ -89,7 +89,7 @@ def entry_facts(entry: Entry) -> tuple:
 @bounded()
 @given(three=keys_of_one)
 def test_joining_keys_is_commutative_associative_and_idempotent_in_what_decides_serving(three) -> None:
-    a, b, c = three
+    a, b, _ = three
     assert facts(join_keys(a, b)) == facts(join_keys(b, a))
     assert facts(join_keys(a, a)) == facts(replace(a, addresses=join_addresses(a.addresses, ())))
     without_issuer = [replace(key, issuer=None) for key in three]

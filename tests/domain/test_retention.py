@@ -23,7 +23,7 @@ timeouts = st.builds(Timeouts, harvested=spans, looked_up=spans, imported=spans)
 
 def test_the_defaults_are_500_days_harvested_24_hours_looked_up_999_days_imported() -> None:
     assert Timeouts() == Timeouts(harvested=500 * DAY, looked_up=24 * HOUR, imported=999 * DAY)
-    assert DEFAULT_TIMEOUTS == {origin: Timeouts().of(origin) for origin in Origin}
+    assert {origin: Timeouts().of(origin) for origin in Origin} == DEFAULT_TIMEOUTS
 
 
 @pytest.mark.parametrize("origin", Origin)

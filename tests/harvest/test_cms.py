@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import smime as make
-from support.smime import BODY, NOW
 
+from keycache.domain.entry import Trust
 from keycache.domain.examination import Finding, TrustBase
 from keycache.domain.names import EmailAddress
 from keycache.domain.verdict import Verdict
 from keycache.harvest.paths import PathJudge
 from keycache.harvest.smime import CmsKind, SmimeResult, examine_signature, read_certificates
-from keycache.harvest.smime_asn1 import Asn1Limits, Unacceptable, dotted, encode, parse, to_der
+from keycache.harvest.smime_asn1 import Asn1Limits, Element, Unacceptable, dotted, encode, parse, to_der
+from support import smime as make
+from support.smime import BODY, NOW
 
 ALICE = EmailAddress.parse("alice@example.org")
 ROOT = make.authority()
@@ -35,14 +37,15 @@ def verdict_of(signature: bytes, content: bytes | None = None) -> Verdict | None
 
 def indefinite(der: bytes) -> bytes:
     """The same value with indefinite lengths down to the fields of SignedData; certificates and signers stay DER."""
-    element = parse(der, Asn1Limits())
 
-    def walk(one: Any, depth: int) -> bytes:
-        if not one.constructed or depth > 3:
-            return bytes(one.raw)
-        return bytes((one.tag, 0x80)) + b"".join(walk(child, depth + 1) for child in one.children) + b"\0\0"
+    def walk(one: Element, depth: int, *, enclosing: bool = False) -> bytes:
+        enclosing = enclosing or (depth == 3 and one.tag == 0x30)
+        if not one.constructed or (depth > 2 and not enclosing):
+            return one.raw
+        parts = (walk(child, depth + 1, enclosing=enclosing) for child in one.children)
+        return bytes((one.tag, 0x80)) + b"".join(parts) + b"\0\0"
 
-    return walk(element, 0)
+    return walk(parse(der, Asn1Limits()), 0)
 
 
 def test_indefinite_lengths_and_strings_in_chunks_mean_the_same() -> None:
@@ -106,7 +109,9 @@ def test_certificates_that_cannot_be_read_spoil_nothing_unless_they_are_the_sign
 
 
 def test_a_certificate_that_is_larger_than_any_honest_one_is_left_out() -> None:
-    bulky = make.person(issuer=ROOT, extra=((make.x509.UnrecognizedExtension(make.x509.ObjectIdentifier("1.2.3"), bytes(40_000)), False),))
+    bulky = make.person(
+        issuer=ROOT, extra=((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), bytes(40_000)), False),)
+    )
     assert verdict_of(make.sign(BODY, bulky), BODY) is Verdict.SIGNER_NOT_FOUND
     (finding,) = read_certificates(bulky.der, (), JUDGE, NOW)
     assert finding.verdict is Verdict.KEY_TOO_LARGE
@@ -117,13 +122,13 @@ def test_a_deeply_nested_extension_does_not_get_through_to_recursion() -> None:
     for _ in range(3_000):
         nested = make.tlv(0x30, nested)
     for oid in ("2.5.29.33", "2.5.29.30", "2.5.29.32", "2.5.29.31", "2.5.29.46", "1.3.6.1.5.5.7.1.1"):
-        extension = make.x509.UnrecognizedExtension(make.x509.ObjectIdentifier(oid), nested)
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), nested)
         issuer = make.authority("Nested", ROOT, extra=((extension, False),))
         result = examine(make.sign(BODY, make.person(issuer=issuer), issuer), BODY)
         assert result.findings[0].key is not None
 
 
-@settings(max_examples=300, deadline=1_000)
+@settings(max_examples=150, deadline=2_000, derandomize=True)
 @given(st.data())
 def test_a_mutated_signature_never_raises_and_never_turns_into_another_good_one(data: st.DataObject) -> None:
     mutated = bytearray(GOOD)
@@ -141,12 +146,13 @@ def test_a_mutated_signature_never_raises_and_never_turns_into_another_good_one(
     for finding in result.findings:
         assert_whole(finding)
         if finding.verdict is None:
-            assert finding.key is not None
-            assert finding.key.material == PERSON.der
             assert result.content == BODY
+            assert finding.key is not None
+            # What the root did not sign may be kept as held, never as anchored.
+            assert finding.key.trust is Trust.HELD or finding.key.material == PERSON.der
 
 
-@settings(max_examples=200, deadline=1_000)
+@settings(max_examples=150, deadline=2_000, derandomize=True)
 @given(st.binary(max_size=200))
 def test_any_bytes_have_a_verdict(blob: bytes) -> None:
     for finding in (*examine(blob, b"content").findings, *read_certificates(blob, (ALICE,), JUDGE, NOW)):
@@ -161,6 +167,7 @@ def assert_whole(finding: Finding) -> None:
     assert finding.verdict is None or finding.detail
 
 
+@settings(derandomize=True, deadline=2_000)
 @given(st.recursive(st.binary(max_size=6), lambda inner: st.lists(inner, max_size=4), max_leaves=20))
 def test_der_read_and_written_is_the_same_and_indefinite_forms_come_back_as_der(value: Any) -> None:
     def build(one: Any, *, definite: bool) -> bytes:

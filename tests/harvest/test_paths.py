@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from support import smime as make
-from support.smime import DAY, NOW, Identity
 
 from keycache.domain.entry import Issuer
 from keycache.domain.examination import TrustBase
@@ -16,6 +14,8 @@ from keycache.harvest.paths import PathJudge, PathOutcome, PathVerdict
 from keycache.harvest.x509 import read_certificate
 from keycache.harvest.x509_chains import id_of_authority, id_of_unknown
 from keycache.harvest.x509_validation import Revocation
+from support import smime as make
+from support.smime import DAY, NOW, Identity
 
 ROOT = make.authority()
 BETWEEN = make.authority("Test Intermediate", ROOT)
@@ -318,9 +318,7 @@ def test_a_cross_certified_chain_is_found_although_its_first_way_is_broken() -> 
 def test_a_mesh_of_authorities_that_all_vouch_for_each_other_ends_soon() -> None:
     keys = [make.private_key("p256", 300 + number) for number in range(8)]
     nodes = [make.certify(make.Form(subject=make.name("Mesh"), key=key, key_ids=False)) for key in keys]
-    mesh = [
-        make.authority("Mesh", issuer, key=key, key_ids=False) for key in keys for issuer in nodes if issuer.key is not key
-    ]
+    mesh = [make.authority("Mesh", issuer, key=key, key_ids=False) for key in keys for issuer in nodes if issuer.key is not key]
     alice = make.person(issuer=nodes[0], key_ids=False)
     assert outcome(alice, *mesh) in (PathOutcome.INVALID, PathOutcome.UNKNOWN_ISSUER)
 

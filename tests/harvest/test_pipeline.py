@@ -255,9 +255,10 @@ def test_the_key_of_an_opaque_layer_and_of_its_content_is_told_once() -> None:
             b"Content-Type: application/octet-stream; name=encrypted.asc\r\n\r\n" + armour(KEY),
             kind="encrypted; protocol=application/pgp-encrypted",
         ),
+        mail(entity(mail(TEXT, attachment("application/pgp-keys", KEY))).replace(b"=outer", b"=inner"), kind="encrypted"),
         headers() + b"\r\n-----BEGIN PGP MESSAGE-----\r\n\r\nwV4D\r\n-----END PGP MESSAGE-----\r\n",
     ],
-    ids=["S/MIME", "S/MIME attached", "PGP/MIME", "inline"],
+    ids=["S/MIME", "S/MIME attached", "PGP/MIME", "with parts inside parts", "inline"],
 )
 def test_an_encrypted_mail_without_a_key_outside_is_told_as_such(message: bytes) -> None:
     examination = run(message)

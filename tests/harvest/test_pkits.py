@@ -19,12 +19,12 @@ from keycache.domain.entry import Trust
 from keycache.domain.examination import TrustBase
 from keycache.domain.names import EmailAddress
 from keycache.domain.verdict import Verdict
-from keycache.harvest.cms import SmimeLimits, read_cms
+from keycache.harvest.cms import Cms, SignerInfo, SmimeLimits, read_cms
 from keycache.harvest.paths import PathJudge, PathOutcome
 from keycache.harvest.smime import examine_signature
 from keycache.harvest.smime_asn1 import Unacceptable
 from keycache.harvest.smime_signature import check_digest, check_signature
-from keycache.harvest.x509 import read_certificate
+from keycache.harvest.x509 import Certificate, read_certificate
 from keycache.harvest.x509_validation import Revocation
 
 DATA = Path(cryptography_vectors.__file__).parent / "x509" / "PKITS_data"
@@ -38,6 +38,7 @@ INVALID_WITHOUT_LIST = "MissingCRLTest1"
 
 # We are stricter than RFC 5280 in two points, both by RFC 8550.
 DSA = {"ValidDSASignaturesTest4", "ValidDSAParameterInheritanceTest5"}
+UNVERIFIABLE = DSA | {"InvalidDSASignatureTest6"}
 AUTHORITY_AS_PERSON = {
     "OverlappingPoliciesTest6",
     "ValidonlyContainsCACertsCRLTest13",
@@ -100,19 +101,24 @@ def judge(revocation: Revocation) -> PathJudge:
 
 
 def is_accepted(test: str, revocation: Revocation) -> bool:
-    """Whether the signature holds and the signer's path ends in the anchor."""
+    """Whether the signature holds and the signer's path ends in the anchor. Only the DSA mails have no signature that counts."""
     content, signature = split(MAILS[test].read_bytes())
     cms = read_cms(signature, SmimeLimits())
     (signer,) = cms.signers
-    try:
-        certificates = [read_certificate(der) for der in cms.certificates]
-        (certificate,) = [one for one in certificates if one.named_by(signer.signer)]
-        check_digest(cms, signer, content)
-        check_signature(signer, content, certificate)
-    except Unacceptable as error:
-        assert error.verdict in (Verdict.WEAK_KEY, Verdict.MALFORMED_KEY)
+    if test in UNVERIFIABLE:
+        with pytest.raises(Unacceptable):
+            _verify(cms, signer, content)
         return False
+    certificate = _verify(cms, signer, content)
     return judge(revocation).judge(certificate.der, cms.certificates, NOW).outcome is PathOutcome.ANCHORED
+
+
+def _verify(cms: Cms, signer: SignerInfo, content: bytes) -> Certificate:
+    certificates = [read_certificate(der) for der in cms.certificates]
+    (certificate,) = [one for one in certificates if one.named_by(signer.signer)]
+    check_digest(cms, signer, content)
+    check_signature(signer, content, certificate)
+    return certificate
 
 
 def test_all_224_mails_are_here() -> None:
@@ -131,7 +137,9 @@ def test_where_lists_are_used_if_known_only_missing_ones_are_forgiven(test: str)
     assert is_accepted(test, Revocation.WHERE_KNOWN) == (valid and test not in DSA | AUTHORITY_AS_PERSON)
 
 
-CONSTRAINED = {f"{'Valid' if number % 2 else 'Invalid'}RFC822nameConstraintsTest{number}": number % 2 for number in range(21, 27)} | {
+CONSTRAINED = {
+    f"{'Valid' if number % 2 else 'Invalid'}RFC822nameConstraintsTest{number}": number % 2 for number in range(21, 27)
+} | {
     "ValidDNandRFC822nameConstraintsTest27": 1,
     "InvalidDNandRFC822nameConstraintsTest28": 0,
     "InvalidDNandRFC822nameConstraintsTest29": 0,

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from support import smime as make
-from support.smime import BODY, NOW, Identity
 
 from keycache.domain.entry import Trust
 from keycache.domain.examination import TrustBase
@@ -23,6 +21,8 @@ from keycache.domain.names import EmailAddress
 from keycache.domain.verdict import Verdict
 from keycache.harvest.paths import PathJudge
 from keycache.harvest.smime import CmsKind, SmimeResult, examine_signature
+from support import smime as make
+from support.smime import BODY, NOW, Identity
 
 ALICE = EmailAddress.parse("alice@example.org")
 ROOT = make.authority()
@@ -53,31 +53,39 @@ def examine(signature: bytes, content: bytes | None) -> SmimeResult:
     return examine_signature(signature, content, ALICE, JUDGE, NOW)
 
 
+PSS = ("-keyopt", "rsa_padding_mode:pss")
+
+
 @needs_openssl
-@pytest.mark.parametrize("form", [(), ("-keyid",), ("-stream",), ("-noattr",), ("-nosmimecap",), ("-cades",)], ids=" ".join)
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
         ("rsa", ()),
-        ("rsa", ("-md", "sha512")),
-        ("rsa", ("-keyopt", "rsa_padding_mode:pss")),
-        ("rsa", ("-keyopt", "rsa_padding_mode:pss", "-keyopt", "rsa_pss_saltlen:20", "-md", "sha384")),
+        ("rsa", ("-md", "sha512", "-keyid")),
+        ("rsa", ("-stream", "-md", "sha384")),
+        ("rsa", ("-noattr",)),
+        ("rsa", ("-cades",)),
+        ("rsa", PSS),
+        ("rsa", (*PSS, "-keyopt", "rsa_pss_saltlen:20", "-md", "sha384", "-keyid")),
         ("p256", ()),
-        ("p384", ("-md", "sha384")),
+        ("p256", ("-stream",)),
+        ("p256", ("-noattr", "-stream")),
+        ("p384", ("-md", "sha384", "-nosmimecap")),
+        ("p521", ("-md", "sha512", "-keyid")),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("opaque", [True, False], ids=["opaque", "detached"])
 def test_what_openssl_signs_is_harvested_and_what_was_altered_is_not(
-    tmp_path: Path, kind: str, options: tuple[str, ...], form: tuple[str, ...], *, opaque: bool
+    tmp_path: Path, kind: str, options: tuple[str, ...], *, opaque: bool
 ) -> None:
     alice = make.person(issuer=BETWEEN, kind=kind)
-    signature = cms_sign(tmp_path, alice, *options, *form, *(("-nodetach",) if opaque else ()))
+    signature = cms_sign(tmp_path, alice, *options, *(("-nodetach",) if opaque else ()))
     good = examine(signature, None if opaque else BODY)
     (finding,) = good.findings
     assert (finding.verdict, finding.label, good.chain) == (None, alice.fingerprint, (BETWEEN.der,)), finding.detail
     assert finding.key is not None
-    assert bool(finding.key.capabilities) == ("-noattr" not in form and "-nosmimecap" not in form)
+    assert bool(finding.key.capabilities) == ("-noattr" not in options and "-nosmimecap" not in options)
     if opaque:
         assert good.content == BODY
         altered = examine(signature.replace(b"Dear Bob", b"Dear Eve"), None)
@@ -119,7 +127,13 @@ def test_a_second_signer_that_openssl_added_changes_nothing_for_the_first(tmp_pa
 @needs_openssl
 @pytest.mark.parametrize(
     ("kind", "how"),
-    [("rsa", {}), ("rsa", {"pss": True}), ("p384", {"digest": make.SHA384}), ("p256", {"by_key_id": True}), ("p256", {"attributes": None})],
+    [
+        ("rsa", {}),
+        ("rsa", {"pss": True}),
+        ("p384", {"digest": make.SHA384}),
+        ("p256", {"by_key_id": True}),
+        ("p256", {"attributes": None}),
+    ],
     ids=str,
 )
 def test_openssl_verifies_what_these_tests_sign(tmp_path: Path, kind: str, how: dict[str, object]) -> None:
@@ -165,3 +179,10 @@ def test_mails_of_the_protected_headers_draft_are_harvested(mail: str) -> None:
     (held,) = examine_signature(signature, content, LOVELACE, PathJudge(TrustBase()), NOW).findings
     assert held.key is not None
     assert held.key.trust is Trust.HELD
+
+
+def test_a_mail_that_is_signed_and_then_encrypted_shows_nothing_but_its_envelope() -> None:
+    message = email.message_from_bytes((CORPUS / "smime-sign+enc.eml").read_bytes(), policy=email.policy.default)
+    sealed = message.get_payload(decode=True)
+    assert isinstance(sealed, bytes)
+    assert examine(sealed, None) == SmimeResult(kind=CmsKind.ENVELOPED, gates=examine(sealed, None).gates)

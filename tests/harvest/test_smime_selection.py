@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import smime as make
-from support.smime import BODY, NOW, Identity
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from keycache.domain.entry import Trust
 from keycache.domain.examination import TrustBase
@@ -14,6 +14,8 @@ from keycache.domain.names import EmailAddress
 from keycache.domain.verdict import Verdict
 from keycache.harvest.paths import PathJudge
 from keycache.harvest.smime import SmimeResult, examine_signature
+from support import smime as make
+from support.smime import BODY, NOW, Identity
 
 ALICE = EmailAddress.parse("alice@example.org")
 ROOT = make.authority()
@@ -92,9 +94,9 @@ def test_a_signing_only_certificate_without_companion_is_never_offered() -> None
     ("changes", "verdict"),
     [
         ({"not_after": NOW - make.DAY}, Verdict.CERTIFICATE_EXPIRED),
-        ({"alternatives": (make.x509.RFC822Name("bob@example.org"),)}, Verdict.ADDRESS_MISMATCH),
+        ({"alternatives": (x509.RFC822Name("bob@example.org"),)}, Verdict.ADDRESS_MISMATCH),
         ({"usage": SIGNS}, Verdict.SIGNING_ONLY),
-        ({"purposes": (make.ExtendedKeyUsageOID.CLIENT_AUTH,)}, Verdict.CHAIN_INVALID),
+        ({"purposes": (ExtendedKeyUsageOID.CLIENT_AUTH,)}, Verdict.CHAIN_INVALID),
     ],
 )
 def test_a_preferred_certificate_passes_the_gates_itself_or_is_passed_over(changes: dict[str, Any], verdict: Verdict) -> None:

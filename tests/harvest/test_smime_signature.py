@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from support import smime as make
-from support.smime import BODY, NOW, SHA1, SHA256, SHA384, SHA512, Identity
 
 from keycache.domain.entry import HeldReason, Issuer, Key, Protocol, Trust
 from keycache.domain.examination import Finding, Gate, TrustBase
@@ -17,8 +15,10 @@ from keycache.domain.names import EmailAddress, Fingerprint
 from keycache.domain.verdict import Verdict
 from keycache.harvest.paths import PathJudge
 from keycache.harvest.smime import CmsKind, SmimeResult, examine_signature
-from keycache.harvest.x509_chains import id_of_authority
 from keycache.harvest.x509 import read_certificate
+from keycache.harvest.x509_chains import id_of_authority
+from support import smime as make
+from support.smime import BODY, NOW, SHA1, SHA256, SHA384, SHA512, Identity
 
 ALICE = EmailAddress.parse("alice@example.org")
 ROOT = make.authority()
@@ -26,7 +26,9 @@ BETWEEN = make.authority("Test Intermediate", ROOT)
 JUDGE = PathJudge(TrustBase(anchors=(ROOT.der,)))
 
 
-def examine(signature: bytes, content: bytes | None = BODY, sender: EmailAddress = ALICE, judge: PathJudge = JUDGE) -> SmimeResult:
+def examine(
+    signature: bytes, content: bytes | None = BODY, sender: EmailAddress = ALICE, judge: PathJudge = JUDGE
+) -> SmimeResult:
     return examine_signature(signature, content, sender, judge, NOW)
 
 
@@ -295,7 +297,11 @@ def test_a_certificate_that_is_signed_with_sha1_is_too_weak() -> None:
 
 def test_signing_time_is_evidence_but_never_later_than_now() -> None:
     alice = make.person(issuer=ROOT)
-    for time, expected in ((NOW + 9 * make.DAY, NOW), (NOW - make.DAY, NOW - make.DAY), (NOW.replace(year=1995), NOW.replace(year=1995))):
+    for time, expected in (
+        (NOW + 9 * make.DAY, NOW),
+        (NOW - make.DAY, NOW - make.DAY),
+        (NOW.replace(year=1995), NOW.replace(year=1995)),
+    ):
         key = only(examine(make.sign(BODY, alice, attributes=(make.signing_time(time),)))).key
         assert key is not None
         assert key.evidence_at == expected

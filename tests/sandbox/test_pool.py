@@ -15,7 +15,7 @@ import uvloop
 
 from keycache.domain.entry import Defect, Protocol, Trust
 from keycache.domain.errors import Unavailable
-from keycache.domain.examination import Direction, DirectionPolicy, Envelope, Examination, Finding, TrustBase
+from keycache.domain.examination import Direction, DirectionPolicy, Envelope, Examination, TrustBase
 from keycache.domain.names import EmailAddress
 from keycache.domain.verdict import Verdict
 from keycache.harvest import material, openpgp, pipeline
@@ -198,13 +198,13 @@ async def test_a_worker_that_stands_still_is_killed_when_its_time_is_up() -> Non
 async def test_a_task_that_takes_too_much_processor_time_is_ended() -> None:
     async with rogue("spinning", SandboxLimits(workers=1, cpu_seconds=1)) as pool:
         answer = await examine(pool)
-        assert (answer.verdict, answer.detail) == (Verdict.PARSER_LIMIT, "It took more than 1 seconds of processor time.")
+        assert (answer.verdict, answer.detail) == (Verdict.PARSER_LIMIT, "It took more processor time than a task may.")
 
 
 async def test_processor_time_is_counted_for_each_task_anew() -> None:
     """More tasks than one allowance could pay for: the worker stays."""
     async with rogue("slow", SandboxLimits(workers=1, cpu_seconds=1)) as pool:
-        assert [(await examine(pool)).verdict for _ in range(6)] == [None] * 6
+        assert [(await examine(pool)).verdict for _ in range(5)] == [None] * 5
         assert pool.state.replaced == 0
 
 
@@ -245,7 +245,7 @@ async def test_a_worker_that_breaks_or_lies_is_replaced_and_its_task_gets_a_verd
     answer = await examine(obedient, kind.encode())
     assert (answer.verdict, answer.detail, answer.findings) == (verdict, detail, ())
     assert (obedient.state.replaced, obedient.state.failed) == (before.replaced + 1, before.failed + 1)
-    assert is_gone(pid)
+    await until(lambda: is_gone(pid))
 
 
 async def test_what_a_broken_worker_cannot_read_or_merge_is_told_or_left_as_it_was() -> None:

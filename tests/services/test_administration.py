@@ -83,10 +83,10 @@ async def test_an_import_answers_each_item_in_order_and_one_bad_item_spoils_noth
         results = [result async for result in admin.exchange(admin.admin.Import, each())]
     told = [(result.source, result.verdict, [key.verdict for key in result.keys]) for result in results]
     assert told == [
-        ("one.pem", "", ["CACHED"]),
+        ("one.pem", "CACHED", ["CACHED"]),
         ("empty", "MALFORMED_KEY", []),
         ("broken", "MALFORMED_KEY", []),
-        ("rubbish.pem", "", ["MALFORMED_KEY"]),
+        ("rubbish.pem", "MALFORMED_KEY", ["MALFORMED_KEY"]),
         ("mbox", "CACHED", ["CACHED"]),
     ]
     assert results[2].detail == "A sighting lacks cached_at or refreshed_at."

@@ -188,6 +188,36 @@ async def test_commits_under_way_when_the_store_closes_are_either_told_or_refuse
     store.close()
 
 
+async def test_a_commit_after_the_database_was_closed_is_refused_at_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.database.close()
+    async with asyncio.timeout(10):
+        with pytest.raises(LogUnavailable, match="is closed"):
+            await store.log.commit(put(a=b"1"))
+    store.close()
+
+
+async def test_a_commit_between_a_watch_s_last_look_and_its_sleep_wakes_it(store: Store) -> None:
+    """The numbered interleaving in `LocalLog.watch`."""
+    loop = asyncio.get_running_loop()
+
+    class Interleaved(LocalLog):
+        looks = 0
+
+        def _changes(self, after: Revision) -> Batch | None:
+            batch = super()._changes(after)
+            self.looks += 1
+            if self.looks == 1:
+                asyncio.run_coroutine_threadsafe(self.commit(put(a=b"1")), loop).result(timeout=10)
+            return batch
+
+    log = Interleaved(store.database)
+    async with asyncio.timeout(10):
+        batch = await anext(log.watch(after=Revision(0)))
+    assert batch == Batch(revision=Revision(1), events=((Revision(1), Event(key="a", value=b"1")),))
+    assert log.looks == 2, "one look per commit: a watch at rest does not spin"
+
+
 async def test_tombstones_are_bounded_and_the_newest_are_kept(store: Store) -> None:
     log = LocalLog(store.database, keep_tombstones=10)
     for number in range(100):

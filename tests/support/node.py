@@ -75,7 +75,7 @@ class Node:
         waiting.cancel()
         if self._running.done():
             self._running.result()
-        await asyncio.sleep(0)  # the purger's first tick begins
+        await self._cache.purger.resting.wait()
 
     async def stop(self) -> None:
         if self._running is not None:
@@ -91,8 +91,9 @@ class Node:
         await self.start()
 
     async def settle(self) -> None:
-        """Until this node has applied all that is in the log."""
+        """Until this node has applied all that is in the log, and the purger has nothing to do."""
         await self.cache.replicator.reach(await self.log.head())
+        await self.cache.purger.resting.wait()
 
     async def sweep(self) -> int:
         """One tick of the purger, on an up-to-date replica; the number of entries removed."""

@@ -1,4 +1,4 @@
-"""Workers that a hostile mail has taken over, or that are simply broken: `rogue_worker.py KIND PARENT MEMORY CPU MESSAGE`."""
+"""Workers that a hostile mail has taken over, or that are simply broken: `rogue_worker.py KIND PARENT MEMORY CPU IMPORT MESSAGE`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ACTS: dict[str, Callable[[], sandbox_pb2.WorkerAnswer | int | None]] = {
     "crashing": os.abort,
     "curious": lambda: sandbox_pb2.WorkerAnswer(certificates=sandbox_pb2.CertificateList(der=_powers())),
     "strange": lambda: sandbox_pb2.WorkerAnswer(key=entry_pb2.Key()),
-    "contradictory": lambda: _examination(),
+    "contradictory": _examination,
     "inventive": lambda: _examination(verdict="ALL_IS_WELL", sender="a@b.example"),
     "babbling": lambda: os.write(3, frame(b"\xff" * 100)),
     "boundless": lambda: os.write(3, LENGTH.pack(0xFFFFFFFF) + b"\x00" * 1000),

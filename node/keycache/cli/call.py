@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,28 +107,38 @@ def guarded(body: Callable[[], int | None]) -> int:
     try:
         code = body() or failure.DONE
         sys.stdout.flush()
-    except KeycacheError as error:
-        screen.note(*failure.message(error).split("\n"))
-        return failure.exit_code(error)
-    except BrokenPipeError:
-        screen.hush()
-        return failure.PIPE_CLOSED
-    except KeyboardInterrupt:
-        return failure.INTERRUPTED
     except (typer.Exit, typer.Abort, typer.TyperException):
         raise
-    except OSError as error:
-        screen.note(f"keycache: {error.filename or 'This machine'}: {error.strerror or error}.")
-        return failure.REFUSED
-    except Exception as error:
-        if os.environ.get("KEYCACHE_TRACEBACK"):
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+        causes = failure.causes(error)
+        foreseen = any(isinstance(cause, (KeycacheError, OSError, KeyboardInterrupt)) for cause in causes)
+        if os.environ.get("KEYCACHE_TRACEBACK") and not foreseen:
             raise
+        return _told(causes)
+    return code
+
+
+def _told(causes: Sequence[BaseException]) -> int:
+    """Tell what went wrong; the exit code. Of several causes, those that Keycache knows are told, else the first."""
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return failure.INTERRUPTED
+    if any(isinstance(cause, BrokenPipeError) for cause in causes):
+        screen.hush()
+        return failure.PIPE_CLOSED
+    known = [cause for cause in causes if isinstance(cause, KeycacheError)]
+    for error in {failure.message(error): error for error in known}.values():
+        screen.note(*failure.message(error).split("\n"))
+    if known:
+        return failure.exit_code(known[0])
+    cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
+    if isinstance(cause, OSError):
+        screen.note(f"keycache: {cause.filename or 'This machine'}: {cause.strerror or cause}.")
+    else:
         screen.note(
-            f"keycache: A mistake in Keycache itself: {type(error).__name__}: {error}.",
+            f"keycache: A mistake in Keycache itself: {type(cause).__name__}: {cause}.",
             "  Please report it, with what KEYCACHE_TRACEBACK=1 prints.",
         )
-        return failure.REFUSED
-    return code
+    return failure.REFUSED
 
 
 def _merged(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:

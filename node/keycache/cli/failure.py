@@ -31,3 +31,13 @@ def message(error: errors.KeycacheError) -> str:
     """For standard error: what happened, then what to do."""
     lines = [f"keycache: {error.text}", *([f"  {error.hint}"] if error.hint else [])]
     return "\n".join(plain(line) for part in lines for line in part.split("\n"))
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The errors themselves, where task groups wrapped them."""
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for one in error.exceptions for cause in causes(one)]
+    if isinstance(error, UnicodeEncodeError):
+        # Python keeps bytes of the command line that are no text as lone surrogates, and no message can carry these.
+        return [errors.InvalidInput(f"'{plain(error.object)[:80]}' is not UTF-8 text.", hint="Check the terminal's encoding.")]
+    return [error]

@@ -3,6 +3,7 @@
 Rules:
 1. Whatever cannot be read or sent is a Problem with its place, and the rest goes on.
 2. Memory holds one item, however large the mailbox or the export.
+3. Names of files are bytes; as sources they are text, in which what is no text is escaped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError
 from keycache import codec
 from keycache.cli.entry_line import read_line
 from keycache.cli.kinds import HEAD_SIZE, Kind, kind_of
+from keycache.cli.plain import plain
 from keycache.domain.errors import InvalidInput
 from keycache.domain.verdict import Verdict
 from keycache.v1 import admin_pb2, cache_pb2
@@ -36,6 +38,12 @@ class Item:
     kind: Kind
     size: int
     unknown: tuple[str, ...] = ()
+
+    def too_large(self) -> Problem:
+        """What becomes of it when the node takes nothing of that size."""
+        verdict = Verdict.MESSAGE_TOO_LARGE if self.kind is Kind.MESSAGE else Verdict.KEY_TOO_LARGE
+        detail = f"Its {self.size} bytes are more than the node takes."
+        return Problem(source=self.wire.source, verdict=verdict.value, detail=detail, size=self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +76,9 @@ def items(paths: Iterable[Path], *, envelope: cache_pb2.Envelope, limit: int, st
                     yield from _items_of(stdin, "-", envelope, limit)
                 else:
                     with file.open("rb") as stream:
-                        yield from _items_of(stream, str(file), envelope, limit)
+                        yield from _items_of(stream, plain(str(file)), envelope, limit)
             except OSError as error:
-                yield Problem(source=str(file), verdict=INVALID, detail=f"It cannot be read: {error.strerror or error}.")
+                yield Problem(source=plain(str(file)), verdict=INVALID, detail=f"It cannot be read: {error.strerror or error}.")
 
 
 def _files(path: Path) -> Iterator[Path | Problem]:
@@ -82,7 +90,7 @@ def _files(path: Path) -> Iterator[Path | Problem]:
     try:
         children = sorted(path.iterdir())
     except OSError as error:
-        yield Problem(source=str(path), verdict=INVALID, detail=f"It cannot be read: {error.strerror or error}.")
+        yield Problem(source=plain(str(path)), verdict=INVALID, detail=f"It cannot be read: {error.strerror or error}.")
         return
     for child in children:
         hidden = child.name.startswith(".")

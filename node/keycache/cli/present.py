@@ -16,7 +16,6 @@ from keycache import codec
 from keycache.cli.entry_line import entry_fields
 from keycache.cli.instants import optional_rfc3339, rfc3339
 from keycache.domain.spans import format_span
-from keycache.domain.verdict import Verdict, best
 from keycache.v1 import admin_pb2, cache_pb2, entry_pb2, record_pb2
 
 Document = dict[str, Any]
@@ -221,12 +220,9 @@ def verdict_line(line: admin_pb2.VerdictLine) -> Document:
 
 
 def import_result(result: admin_pb2.ImportResult) -> Document:
-    """The verdict is that of the item, or else the best of its keys."""
-    verdicts = {key.verdict for key in result.keys}
-    ranked = best(verdict for verdict in Verdict if verdict.value in verdicts)
     return {
         "source": result.source,
-        "verdict": result.verdict or (ranked.value if ranked else min(verdicts, default="")),
+        "verdict": result.verdict,
         "detail": result.detail,
         "keys": [key_verdict(key, with_gates=False) for key in result.keys],
     }

@@ -12,6 +12,7 @@ from keycache.domain.errors import ConfirmationNeeded, Refused
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
 
 def prepare() -> None:
@@ -32,6 +33,26 @@ def show(*parts: RenderableType) -> None:
     console = _console(sys.stdout)
     for part in parts:
         console.print(part, markup=False, highlight=False)
+
+
+def show_lines(lines: Iterable[Text]) -> None:
+    """Each as it is, however long."""
+    _print_lines(lines, sys.stdout)
+
+
+def note_lines(lines: Iterable[Text]) -> None:
+    """The same to standard error."""
+    _print_lines(lines, sys.stderr)
+
+
+def room() -> int | None:
+    """Cells in a line of standard output; None where no terminal shows it and $COLUMNS does not ask for it either."""
+    return _room(sys.stdout)
+
+
+def note_room() -> int | None:
+    """The same of standard error."""
+    return _room(sys.stderr)
 
 
 def say(*lines: str) -> None:
@@ -71,6 +92,17 @@ def hush() -> None:
     """After the reader of our output has gone: send what is still buffered nowhere, instead of complaining at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
+
+
+def _room(stream: Any) -> int | None:
+    console = _console(stream)
+    return console.width if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else None
+
+
+def _print_lines(lines: Iterable[Text], stream: Any) -> None:
+    console = _console(stream)
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def _console(stream: Any) -> Console:

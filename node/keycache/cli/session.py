@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from keycache.cli.call import Call
@@ -34,6 +36,20 @@ def talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) -> T:
     return asyncio.run(_talk(call, conversation))
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While a file that may be slow is read: asyncio only takes note of a first Ctrl-C, and the read would go on."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 async def _talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) -> T:
     from keycache.client import Unreachable, connect
 
@@ -52,7 +68,9 @@ async def _talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) 
             return await conversation(connection)
     except Unreachable as error:
         if call.server is None and not (call.data_dir / RUN_FILE).exists():
-            raise Unreachable(error.text, hint=f"Start it with: {start}") from error
+            anywhere = target.endswith(":0")  # a port of its own choice, which only a running node knows
+            text = f"The node of {call.data_dir} does not run." if anywhere else error.text
+            raise Unreachable(text, hint=f"Start it with: {start}") from error
         raise Unreachable(
             error.text, hint=f"{error.hint} To start it: {start}" if call.server is None else error.hint
         ) from error

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from keycache.cli.fitting import shortened
 from keycache.cli.instants import for_people
 from keycache.cli.plain import plain
 from keycache.cli.present import Document, when
@@ -59,22 +60,11 @@ def verdict(name: str) -> Text:
     return Text(plain(name), style="green" if name in _GOOD else "yellow" if name in _KEPT else "")
 
 
-def harvest(results: Iterable[Document]) -> Table:
-    """One line a message, and one for each key in it."""
-    rows: list[tuple[str | Text, ...]] = []
-    for result in results:
-        rows.append((result["file"], result["direction"].lower(), verdict(result["verdict"]), own_detail(result)))
-        for key in result["keys"]:
-            label = f"  {short(key['fingerprint']) or '(no key)'}"
-            told = key["detail"] or ", ".join(key["addresses"])
-            rows.append((label, (key["protocol"] or "").lower(), verdict(key["verdict"]), told))
-    return table(["File / key", "Direction", "Verdict", "Detail"], rows, fold=["File / key", "Detail"])
-
-
-def explanation(result: Document) -> Tree:
-    """What would happen to one message, and every gate on the way."""
-    head = Text(plain(result["file"]), style="bold")
-    head.append(": ").append_text(verdict(result["verdict"]))
+def explanation(result: Document, room: int | None = None) -> Tree:
+    """What would happen to one message, and every gate on the way. `room`: cells for the name of the file and the verdict."""
+    told = verdict(result["verdict"])
+    head = Text(shortened(plain(result["file"]), None if room is None else room - told.cell_len - 2), style="bold")
+    head.append(": ").append_text(told)
     tree = Tree(head)
     if result["sender"]:
         tree.add(Text(f"From {plain(result['sender'])}, {result['direction'].lower()}"))
@@ -87,10 +77,15 @@ def explanation(result: Document) -> Tree:
         for address in key["addresses"]:
             branch.add(Text(plain(address)))
         _add_gates(branch, key["gates"])
-        _add_texts(branch, key["detail"], key["advice"])
+        _add_texts(branch, _unsaid(key), key["advice"])
     if not any(key["verdict"] == result["verdict"] for key in result["keys"]):
-        _add_texts(tree, own_detail(result), result["advice"])
+        _add_texts(tree, _unsaid(result), result["advice"])
     return tree
+
+
+def _unsaid(one: Document) -> str:
+    """The detail of a message or key, unless one of its gates or its advice says the same."""
+    return "" if one["detail"] in {one["advice"], *(gate["detail"] for gate in one["gates"])} else one["detail"]
 
 
 def lookups(results: Iterable[Document]) -> Table:
@@ -109,7 +104,7 @@ def lookups(results: Iterable[Document]) -> Table:
 def entries(listed: Iterable[Document]) -> Table:
     rows = [
         (
-            _addresses(entry),
+            addresses(entry),
             entry["protocol"],
             Text(entry["trust"], style="yellow" if entry["trust"] == "HELD" else ""),
             entry["origin"],
@@ -214,19 +209,15 @@ def validity(one: Document) -> str:
     return " ".join([*([f"from {moment(start)}"] if start else []), *([f"to {moment(end)}"] if end else []), "UTC"])
 
 
-def own_detail(result: Document) -> str:
-    """A message's detail, unless a key of it says the same."""
-    return "" if result["detail"] in {key["detail"] for key in result["keys"]} else result["detail"]
-
-
 def counts(verdicts: dict[str, int]) -> Table:
     return table(["Verdict", "Number"], [(verdict(name), str(number)) for name, number in verdicts.items()])
 
 
-def _addresses(one: Document) -> str:
-    addresses: list[str] = one["addresses"]
-    more = f" (+{len(addresses) - 1})" if len(addresses) > 1 else ""
-    return f"{addresses[0]}{more}" if addresses else "-"
+def addresses(one: Document) -> str:
+    """The first, and how many more."""
+    bound: list[str] = one["addresses"]
+    more = f" (+{len(bound) - 1})" if len(bound) > 1 else ""
+    return f"{bound[0]}{more}" if bound else "-"
 
 
 def _add_gates(branch: Tree, gates: Iterable[Document]) -> None:

@@ -51,6 +51,11 @@ class PurgePlan:
     settings_revision: Revision = ABSENT
 
 
+def is_mass_expiry(expired: int, total: int, settings: Settings) -> bool:
+    """Whether so many of `total` entries at once wait for a person (DESIGN 2.4)."""
+    return expired > settings.purge_hold_floor and expired > settings.purge_hold_share * total
+
+
 def plan(
     *,
     candidates: Sequence[Candidate],
@@ -80,7 +85,7 @@ def plan(
         return PurgePlan(state=PurgeState.HELD_CLOCK, reason=clock.reason, expired=count)
     if not expired:
         return PurgePlan(state=PurgeState.IDLE, reason="")
-    if not confirmed and count > settings.purge_hold_floor and count > settings.purge_hold_share * total:
+    if not confirmed and is_mass_expiry(count, total, settings):
         reason = (
             f"{count} of {total} entries expired at once, more than {settings.purge_hold_share:.0%}. "
             "Check clock and timeouts; if it is right, run 'keycache purge --confirm-held'."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
@@ -21,6 +22,9 @@ from keycache.harvest.x509 import read_certificate
 OBJECTS_LIMIT = 1_000
 """Certificates told of one file, as many as `smime_material` judges of one."""
 
+KEYS_LIMIT = 10_000
+"""OpenPGP keys read of one file: some milliseconds and two kilobytes of answer each. Larger keyrings are to be split."""
+
 # RFC 7468 and the older labels that programs still write; OpenPGP's armour is not among them.
 _PEM = re.compile(rb"-----BEGIN ((?!PGP )[A-Z0-9][A-Z0-9 #]{0,40})-----")
 _CERTIFICATES = frozenset(
@@ -37,6 +41,7 @@ _CERTIFICATES = frozenset(
 _PGP = re.compile(rb"^-----BEGIN PGP (PUBLIC|PRIVATE) KEY BLOCK-----", re.MULTILINE)
 _BARE_BASE64 = re.compile(rb"MI[A-Za-z0-9+/=\s]+")
 
+_KEYRING_LIMITS = replace(openpgp.IMPORT_LIMITS, keys=KEYS_LIMIT)
 _BAG_LIMITS = smime.SmimeLimits(certificates=OBJECTS_LIMIT)
 _INTEGER, _OCTET_STRING, _OID, _SEQUENCE = 0x02, 0x04, 0x06, 0x30
 _SECRET = "The file holds a SECRET key. Nothing of it was kept."  # noqa: S105 -- a sentence
@@ -47,7 +52,7 @@ def read_material(blob: bytes, addresses: Sequence[EmailAddress], judge: PathJud
     findings: list[Finding] = []
     is_pgp = blob[:1] >= b"\x80" or _PGP.search(blob) is not None
     if is_pgp:
-        findings += openpgp.examine_keys(blob, None, now, addresses=addresses)
+        findings += openpgp.examine_keys(blob, None, now, addresses=addresses, limits=None if addresses else _KEYRING_LIMITS)
     if _is_bare_secret(blob):
         findings.append(Finding(protocol=Protocol.SMIME, key=None, verdict=Verdict.SECRET_KEY, detail=_SECRET))
     elif not is_pgp or _PEM.search(blob):

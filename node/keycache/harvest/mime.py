@@ -22,7 +22,7 @@ BOUNDARY_LIMIT = 1_000
 
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _FOLD = re.compile(rb"\r?\n")
-_MBOX = re.compile(rb">?From ")
+_MBOX = re.compile(rb">?From (?![ \t]*:)")
 _IDENTITY = ("", "7bit", "8bit", "binary")
 _TEXT = ContentType(type="text/plain")
 _RFC822 = ContentType(type="message/rfc822")

@@ -183,7 +183,7 @@ class PathJudge:
         path = chain.certificates
         top = path[-1]
         if chain.broken:
-            return _invalid(f"The signature on {_called(top)} was not made by its issuer {top.issuer}."), path
+            return _invalid(f"The signature on the certificate of {top.subject} was not made by its issuer {top.issuer}."), path
         if chain.cut:
             return _invalid("The chain is too long or too entangled."), path
         if len(path) > 1:
@@ -217,7 +217,7 @@ class PathJudge:
             outside = next((address for address in leaf.addresses if not permits_mail(authority, address)), None)
             if outside is not None:
                 return Failure(FailureKind.INVALID, f"{outside} lies outside the name constraints of {authority.subject}.")
-        return validate(path, self._lists, (self._anchors, self._intermediates), now)
+        return validate(path, self._lists, (self._anchors, self._approved, self._intermediates), now)
 
 
 def _refuse_leaf(leaf: Certificate, now: datetime) -> PathVerdict | None:

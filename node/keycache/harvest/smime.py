@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from keycache.domain.entry import Protocol
 from keycache.domain.examination import Finding, Gate
 from keycache.domain.names import EmailAddress
 from keycache.domain.verdict import Verdict
@@ -141,9 +142,9 @@ def _check_signer(
     log.passed(STRUCTURE, cms.kind.value)
     candidates = [one for one in certificates if one.named_by(info.signer)]
     if not candidates:
-        text = (
-            f"The certificate of the signer ({_described(info.signer)}) is not among the {len(certificates)} of the signature."
-        )
+        unreadable = len(cms.certificates) - len(certificates)
+        broken = f" ({unreadable} of them cannot be read)" if unreadable else ""
+        text = f"The signer's ({_described(info.signer)}) is not among the {len(cms.certificates)} certificates that came along{broken}."
         log.failed(SIGNER, text)
         return _Signed(verdict=Verdict.SIGNER_NOT_FOUND, detail=text, log=log, signer=info)
     certificate = max(candidates, key=lambda one: (one.names_address(sender), one.not_after))
@@ -186,20 +187,14 @@ def _described(name: CertificateName) -> str:
 
 def _refused(signed: _Signed) -> Finding:
     """The finding of a signature that proves nothing; the signer's certificate, if known, is in it for people to see."""
-    if signed.certificate is None:
-        return nameless(
-            signed.verdict or Verdict.SIGNATURE_INVALID, signed.detail, _described(signed.signer.signer), signed.log.all()
-        )
-    nothing = nameless(
-        signed.verdict or Verdict.SIGNATURE_INVALID, signed.detail, signed.certificate.fingerprint.text, signed.log.all()
-    )
+    certificate = signed.certificate
     return Finding(
-        protocol=nothing.protocol,
-        key=key_of(signed.certificate, signed.path),
-        verdict=nothing.verdict,
-        detail=nothing.detail,
-        label=nothing.label,
-        gates=nothing.gates,
+        protocol=Protocol.SMIME,
+        key=None if certificate is None else key_of(certificate, signed.path),
+        verdict=signed.verdict or Verdict.SIGNATURE_INVALID,
+        detail=signed.detail,
+        label=_described(signed.signer.signer) if certificate is None else certificate.fingerprint.text,
+        gates=signed.log.all(),
     )
 
 

@@ -62,10 +62,12 @@ class Walk:
         if self._parts > self.budget.parts:
             raise BudgetExceeded(f"The mail has more than {self.budget.parts:,} parts in all its layers.")
         done: set[int] = set()  # parts that were dealt with as part of another
+        closed: set[int] = set()  # encrypted parts and everything inside them
         for part in message.parts:
-            if part.parent in done and kind_of(message.parts[part.parent]) is Kind.ENCRYPTED:
-                done.add(part.index)
-            if part.index not in done:
+            if part.parent in closed or (kind_of(part) is Kind.ENCRYPTED and not part.foreign):
+                closed.add(part.index)
+                self.is_encrypted = True
+            elif part.index not in done:
                 self._look_at(message, part, done)
 
     def _look_at(self, message: SplitMessage, part: Part, done: set[int]) -> None:
@@ -76,9 +78,6 @@ class Walk:
             self._name_foreign(message, part, kind)
             return
         match kind:
-            case Kind.ENCRYPTED:
-                self.is_encrypted = True
-                done.add(part.index)
             case Kind.SIGNED:
                 self._signed(message, part, done)
             case Kind.CMS:
@@ -89,11 +88,11 @@ class Walk:
             case Kind.CERTIFICATES:
                 self._unsigned_certificates(message.content(part), part)
             case Kind.PGP_KEYS:
-                self._pgp_keys(message.content(part), part.filename)
+                self._pgp_keys(message.content(part), _name(part))
             case Kind.PGP_SIGNATURE:
                 self._pgp_signature(message.content(part))
             case Kind.TEXT:
-                self._text(message.content(part), part.filename)
+                self._text(message.content(part), _name(part))
 
     def _signed(self, message: SplitMessage, part: Part, done: set[int]) -> None:
         """RFC 1847 section 2.1: the first part is signed, the second is the signature, whose type tells where `protocol` does not."""
@@ -103,7 +102,8 @@ class Walk:
         kind = Kind.NOTHING if signature is None else kind_of(signature)
         if kind is Kind.CMS_SIGNATURE or (is_smime_protocol(protocol) and kind is not Kind.PGP_SIGNATURE):
             if signature is None:
-                self._report(Verdict.SIGNATURE_INVALID, "The signature is missing; the mail was cut off or taken to pieces.")
+                detail = "The signature is missing; the mail was cut off or taken to pieces."
+                self._report(Verdict.SIGNATURE_INVALID, detail, label="S/MIME signature")
                 return
             done.add(signature.index)
             self._detached(message.raw(children[0]), message.content(signature))
@@ -147,12 +147,12 @@ class Walk:
         """RFC 8551 section 3.8: nothing proves whose they are or that the sender meant them."""
         if holds_secret(blob):
             self._report(
-                Verdict.SECRET_KEY, f"A private key in {_quoted(part.filename)}. Nothing of it was kept.", label=part.filename
+                Verdict.SECRET_KEY, f"A private key in {_quoted(_name(part))}. Nothing of it was kept.", label=_name(part)
             )
         count = len(certificates(blob))
         if count:
             what = "One certificate" if count == 1 else f"{count} certificates"
-            name = part.filename or part.type.type
+            name = _name(part)
             self._report(Verdict.UNSIGNED_CERTIFICATES, f"{what} in {_quoted(name)}, without a signature.", label=name)
 
     def _pgp_keys(self, blob: bytes, label: str) -> None:
@@ -180,12 +180,15 @@ class Walk:
             return  # the signature beside it is named; an encrypted part shows no key
         if kind is Kind.TEXT and _PUBLIC_BLOCK not in message.content(part):
             return
-        self._report(
-            Verdict.NOT_FROM_SENDER, _FOUND_IN_FORWARDED, label=part.filename or part.type.type, protocol=protocol_of(kind)
-        )
+        self._report(Verdict.NOT_FROM_SENDER, _FOUND_IN_FORWARDED, label=_name(part), protocol=protocol_of(kind))
 
     def _report(self, verdict: Verdict, detail: str, *, label: str = "", protocol: Protocol = Protocol.SMIME) -> None:
         self.found.add((Finding(protocol=protocol, key=None, verdict=verdict, detail=detail, label=label[:200]),))
+
+
+def _name(part: Part) -> str:
+    """What to call a part before people."""
+    return part.filename or part.type.type
 
 
 def _quoted(name: str) -> str:

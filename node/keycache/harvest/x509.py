@@ -103,13 +103,17 @@ def read_certificate(der: bytes) -> Certificate:
 def _read(der: bytes) -> Certificate:
     tree = parse(der, _LIMITS)
     try:
-        with warnings.catch_warnings():
-            # PKITS 4.1.14 holds serial numbers below zero to be readable; the path rules decide about them.
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            return _facts(x509.load_der_x509_certificate(der), der, _spki(tree))
+        return _facts(load_quietly(der), der, _spki(tree))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         reason = printable(str(error))[:200]
         raise Unacceptable(Verdict.MALFORMED_KEY, f"The certificate cannot be read: {reason}.") from error
+
+
+def load_quietly(der: bytes) -> x509.Certificate:
+    """Without a warning about serial numbers below one, which old roots have and PKITS 4.1.14 wants read. Raises ValueError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return x509.load_der_x509_certificate(der)
 
 
 def _facts(parsed: x509.Certificate, der: bytes, spki: bytes) -> Certificate:

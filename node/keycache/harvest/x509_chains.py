@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from cryptography import x509
-
 from keycache.harvest.smime_asn1 import Unacceptable
-from keycache.harvest.x509 import CERTIFICATE_OCTETS, Certificate, key_identifiers, read_certificate, signed_by
+from keycache.harvest.x509 import CERTIFICATE_OCTETS, Certificate, key_identifiers, load_quietly, read_certificate, signed_by
 from keycache.harvest.x509_names import name_key
 
 CHAIN_LENGTH = 8
@@ -61,7 +59,7 @@ class Pool:
             self.unreadable.append(digest.hex())
             return
         try:
-            subject = name_key(x509.load_der_x509_certificate(der).subject.public_bytes())
+            subject = name_key(load_quietly(der).subject.public_bytes())
         except (ValueError, TypeError, Unacceptable):
             self.unreadable.append(digest.hex())
             return

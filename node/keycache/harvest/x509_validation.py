@@ -117,7 +117,6 @@ class RevocationLists:
         issuers = {one.issuer for one in self.lists if any(_may_list(one, certificate) for certificate in path[:-1])}
         return tuple(one for one in self.lists if one.issuer in issuers)
 
-
     def about(self, path: Sequence[Certificate], signers: Sequence[Pool]) -> tuple[_List, ...]:
         """Those that could say anything of the path, or of the keys that sign such lists."""
         names = {certificate.issuer_key for certificate in path}

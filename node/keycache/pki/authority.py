@@ -27,8 +27,9 @@ CLIENT_LIFE = timedelta(days=1095)
 """Three years: issued by hand, to machines that nobody looks at for as long as mail flows."""
 RENEW_BELOW = 3
 """Renew when less than a third of the life is left, as ACME clients do."""
-BACKDATE = timedelta(hours=1)
-"""So that a client whose clock is a little behind takes a certificate made just now."""
+BACKDATE = timedelta(days=365)
+"""The authority's start lies this far back, and every certificate of its own starts with it: a machine whose clock is behind,
+or was ahead when a certificate was renewed, must still be reached, to be told so."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
 """At most 64 characters (RFC 5280 ub-common-name), and nothing that a log line or a table could stumble over."""
@@ -64,7 +65,7 @@ class Authority:
         signer = key.load()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Keycache CA of {name}"[:64])])
         builder = (
-            _builder(subject, subject, signer.public_key(), now=now, until=now + CA_LIFE)
+            _builder(subject, subject, signer.public_key(), since=now - BACKDATE, until=now + CA_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(sign_certificates=True), critical=True)
         )
@@ -94,7 +95,7 @@ class Authority:
         """
         public_key = _requested_key(csr)
         until = min(now + CLIENT_LIFE, self.not_after)
-        certificate = self._sign(_checked(name), public_key, [_role_uri(role)], ExtendedKeyUsageOID.CLIENT_AUTH, now, until)
+        certificate = self._sign(_checked(name), public_key, [_role_uri(role)], ExtendedKeyUsageOID.CLIENT_AUTH, until)
         return Issued(certificate=certificate, ca=self.pem, not_after=_not_after(certificate))
 
     def vouches_for(self, certificate: x509.Certificate) -> bool:
@@ -110,7 +111,7 @@ class Authority:
     ) -> Identity:
         key = PrivateKey.generate()
         until = min(now + LEAF_LIFE, self.not_after)
-        certificate = self._sign(name, key.load().public_key(), alternatives, purpose, now, until)
+        certificate = self._sign(name, key.load().public_key(), alternatives, purpose, until)
         return Identity(certificate=certificate, key=key, ca=self.pem, not_after=_not_after(certificate))
 
     def _sign(
@@ -119,13 +120,12 @@ class Authority:
         public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
         alternatives: list[x509.GeneralName],
         purpose: x509.ObjectIdentifier,
-        now: datetime,
         until: datetime,
     ) -> bytes:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         own = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         builder = (
-            _builder(subject, self._certificate.subject, public_key, now=now, until=until)
+            _builder(subject, self._certificate.subject, public_key, since=self.not_before, until=until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
@@ -148,13 +148,13 @@ def _builder(
     issuer: x509.Name,
     public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
     *,
-    now: datetime,
+    since: datetime,
     until: datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
+        .not_valid_before(since)
         .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )

@@ -17,7 +17,7 @@ from cryptography import x509
 
 from keycache.domain.errors import ConfigError
 from keycache.pki import files
-from keycache.pki.authority import RENEW_BELOW, Authority, Issued, server_name
+from keycache.pki.authority import LEAF_LIFE, RENEW_BELOW, Authority, Issued, server_name
 from keycache.pki.identity import ROLE_URI, Identity, PrivateKey, Role
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -139,7 +139,7 @@ def _serving(certificate: bytes, key: PrivateKey, authority: Authority, names: S
     named = {str(name.value) for name in alternatives}
     if not fits or not authority.vouches_for(parsed) or not named.issuperset(names):
         return None
-    fresh = start <= now and (end - now) * RENEW_BELOW >= end - start
+    fresh = start <= now and (end - now) * RENEW_BELOW >= LEAF_LIFE
     # The authority's own end cannot be put off: what ends with it would be made anew at every start, for nothing.
     if not fresh and not (start <= now <= end == authority.not_after):
         return None

@@ -39,7 +39,8 @@ class PurgeStatus:
 
 
 class Purger:
-    """`run` in a task; `wake` when settings changed; `sweep` at once when an administrator says so."""
+    """`run` in a task; `wake` when settings changed; `sweep` at once when an administrator says so. `resting` is set while
+    it waits for its next round."""
 
     def __init__(
         self,
@@ -60,10 +61,12 @@ class Purger:
         self._interval = interval
         self._on_removed = on_removed
         self._woken = asyncio.Event()
+        self.resting = asyncio.Event()
         self._sweeping = asyncio.Lock()
         self.status = PurgeStatus()
 
     def wake(self) -> None:
+        self.resting.clear()
         self._woken.set()
 
     async def run(self) -> None:
@@ -71,7 +74,10 @@ class Purger:
         while True:
             self._woken.clear()
             await self.tick()
+            if not self._woken.is_set():
+                self.resting.set()
             await self._wait()
+            self.resting.clear()
 
     async def tick(self) -> None:
         """What is done every interval: write the time down, then sweep."""

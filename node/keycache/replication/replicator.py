@@ -187,8 +187,7 @@ class _Pull:
         self._first: Page | None = None
         self._pages = pages
         self._loop = loop
-        self._drawing = asyncio.Lock()
-        self._asked: concurrent.futures.Future[Page | None] | None = None
+        self._drawing: asyncio.Task[Page | None] | None = None
         self._closed = False
 
     async def start(self) -> Revision:
@@ -198,10 +197,10 @@ class _Pull:
 
     async def aclose(self) -> None:
         self._closed = True
-        if self._asked is not None:
-            self._asked.cancel()
-        async with self._drawing:
-            await self._pages.aclose()
+        if self._drawing is not None:
+            self._drawing.cancel()
+            await asyncio.wait((self._drawing,))
+        await self._pages.aclose()
 
     def __iter__(self) -> Iterator[Sequence[ReplicaChange]]:
         return self
@@ -209,9 +208,8 @@ class _Pull:
     def __next__(self) -> Sequence[ReplicaChange]:
         page, self._first = self._first, None
         if page is None:
-            self._asked = asyncio.run_coroutine_threadsafe(self._following(), self._loop)
             try:
-                page = self._asked.result()
+                page = asyncio.run_coroutine_threadsafe(self._following(), self._loop).result()
             except concurrent.futures.CancelledError:
                 raise _Abandoned from None
         if page is None:
@@ -219,10 +217,13 @@ class _Pull:
         return tuple(reduce_records(page.records))
 
     async def _following(self) -> Page | None:
-        async with self._drawing:
-            if self._closed:
-                raise _Abandoned
+        if self._closed:
+            raise _Abandoned
+        self._drawing = asyncio.current_task()
+        try:
             return await anext(self._pages, None)
+        finally:
+            self._drawing = None
 
 
 class _Reader:

@@ -1,7 +1,7 @@
 """A worker: reads tasks on its standard input, answers on its standard output, and ends with its parent.
 
-`python -m keycache.sandbox.child PARENT MEMORY CPU MESSAGE`: the parent's process id, bytes of address space and seconds of
-processor time a task may use, and bytes a message may have.
+`python -m keycache.sandbox.child PARENT MEMORY CPU IMPORT MESSAGE`: the parent's process id, bytes of address space and seconds of
+processor time a task may use, the same seconds for an import, and bytes a message may have.
 
 Rules:
 - Limits are set before the first byte of a mail is read: no writing of files, no core dumps, no new processes or privileges, few
@@ -82,7 +82,12 @@ class Worker:
                 return sandbox_pb2.WorkerAnswer(error="UnknownTask")
 
 
-def serve(worker: Worker, tasks: BinaryIO, answers: BinaryIO, cpu_seconds: int) -> int:
+def is_import(task: sandbox_pb2.WorkerTask) -> bool:
+    """An administrator's file of keys; a mail processor asks for addresses."""
+    return task.WhichOneof("task") == "read_material" and not task.read_material.addresses
+
+
+def serve(worker: Worker, tasks: BinaryIO, answers: BinaryIO, cpu_seconds: int, import_seconds: int) -> int:
     """Until the input ends. Returns the exit status."""
     while True:
         head = tasks.read(LENGTH.size)
@@ -98,6 +103,8 @@ def serve(worker: Worker, tasks: BinaryIO, answers: BinaryIO, cpu_seconds: int) 
                 return 0
             task = decode(sandbox_pb2.WorkerTask, payload)
             del payload
+            if is_import(task):
+                _allow_processor_time(import_seconds)
             answered = task.WhichOneof("task") != "trust"
             answer = worker.do(task)
         except MemoryError:
@@ -160,14 +167,14 @@ def _only_pipes() -> BinaryIO:
 
 def main(arguments: list[str], make: Callable[[Budget], Worker] = Worker) -> int:
     """Until the input ends; the exit status. `make`: what does the tasks."""
-    parent, memory, cpu_seconds, message_bytes = (int(argument) for argument in arguments)
+    parent, memory, cpu_seconds, import_seconds, message_bytes = (int(argument) for argument in arguments)
     answers = _only_pipes()
     worker = make(Budget(message_bytes=message_bytes))
     confine(parent, memory)
     answers.write(frame(b""))
     answers.flush()
     try:
-        return serve(worker, sys.stdin.buffer, answers, cpu_seconds)
+        return serve(worker, sys.stdin.buffer, answers, cpu_seconds, import_seconds)
     except BrokenPipeError:
         return 0
 

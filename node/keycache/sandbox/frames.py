@@ -6,8 +6,8 @@ import struct
 
 LENGTH = struct.Struct(">I")
 
-ANSWER_LIMIT = 32 * 1024 * 1024
-"""Bytes of an answer: what a worker may say of a message of 25 MiB whose keys it all repeats. More is a worker gone mad."""
+ANSWER_LIMIT = 64 * 1024 * 1024
+"""Bytes of an answer: all keys of a file of 25 MiB, with two kilobytes of words on each of 10,000. More is a worker gone mad."""
 
 
 MEMORY = "MEMORY"

@@ -18,6 +18,9 @@ class SandboxLimits:
     `cpu_seconds`: a usual mail takes milliseconds, the largest honest ones under a second; ten leaves room for slow machines.
     `wall_seconds`: for what uses no processor time, such as a stopped process; thrice the above, for a machine shared by others.
 
+    `import_cpu_seconds`, `import_wall_seconds`: the same for an administrator's file of keys, which may hold 10,000 (`material`) of
+    some milliseconds each.
+
     `tasks_per_worker`, `rss_bytes`: when a worker is replaced by a fresh one, so that neither leaks nor a silent take-over by a
     hostile mail last. A worker starts in a quarter of a second, so one in 2,000 tasks costs nothing that can be measured.
     `start_seconds`: until a new worker must be ready; generous, a machine that boots is busy.
@@ -29,6 +32,8 @@ class SandboxLimits:
     memory_bytes: int = 400 * MIB
     cpu_seconds: int = 10
     wall_seconds: float = 30.0
+    import_cpu_seconds: int = 60
+    import_wall_seconds: float = 180.0
     tasks_per_worker: int = 2_000
     rss_bytes: int = 300 * MIB
     start_seconds: float = 60.0

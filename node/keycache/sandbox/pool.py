@@ -32,6 +32,7 @@ from keycache.sandbox import convert
 from keycache.sandbox.frames import MEMORY
 from keycache.sandbox.limits import MIB, SandboxLimits
 from keycache.sandbox.process import COMMAND, WorkerLost, WorkerProcess
+from keycache.sandbox.room import Room
 from keycache.v1 import sandbox_pb2
 
 T = TypeVar("T")
@@ -59,11 +60,12 @@ class _Failed(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class _Job(Generic[T]):
-    """`make`: the encoded task, made when a worker is there for it. None: only have a worker ready."""
+    """`make`: the encoded task, made when a worker is there for it. None: only have a worker ready. `extra_seconds`: it may take."""
 
     make: Callable[[], bytes] | None
     read: Callable[[sandbox_pb2.WorkerAnswer], T]
     future: asyncio.Future[T]
+    extra_seconds: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,8 +103,7 @@ class WorkerPool:
         self._slots = [_Slot(number) for number in range(max(self._limits.workers, 1))]
         self._idle: list[_Slot] = []
         self._pending: deque[_Job[Any]] = deque()
-        self._room: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._held_bytes = 0
+        self._room = Room(self._limits.waiting_bytes)
         self._trust: bytes | None = None
         self._trust_version = 0
         self._group: asyncio.TaskGroup | None = None
@@ -130,10 +131,7 @@ class WorkerPool:
         """Ends the workers. What is still waiting gets Unavailable; drain the callers first."""
         self._closed = True
         self._fail_pending(_stopping())
-        while self._room:
-            waiter = self._room.popleft()[1]
-            if not waiter.done():
-                waiter.set_exception(_stopping())
+        self._room.close(_stopping())
         for task in self._tasks:
             task.cancel()
         group, self._group = self._group, None
@@ -147,7 +145,7 @@ class WorkerPool:
             workers=len(alive),
             busy=sum(slot.offer is None for slot in alive),
             waiting=len(self._pending),
-            held_bytes=self._held_bytes,
+            held_bytes=self._room.held_bytes,
             replaced=self._replaced,
             failed=self._failed,
         )
@@ -198,8 +196,9 @@ class WorkerPool:
             _expect(answer, "findings")
             return tuple(convert.finding_from_wire(finding) for finding in answer.findings.findings)
 
+        extra = 0.0 if addresses else self._limits.import_wall_seconds - self._limits.wall_seconds
         try:
-            return await self._run(make, read, len(blob))
+            return await self._run(make, read, len(blob), max(extra, 0.0))
         except _Failed as failed:
             verdict = Verdict.PARSER_LIMIT if failed.limit else Verdict.MALFORMED_KEY
             return (Finding(protocol=protocol, key=None, verdict=verdict, detail=failed.detail),)
@@ -244,15 +243,21 @@ class WorkerPool:
 
     # Queue -----------------------------------------------------------------------------------------------------------------------
 
-    async def _run(self, make: Callable[[], bytes], read: Callable[[sandbox_pb2.WorkerAnswer], T], size: int) -> T:
+    async def _run(
+        self,
+        make: Callable[[], bytes],
+        read: Callable[[sandbox_pb2.WorkerAnswer], T],
+        size: int,
+        extra_seconds: float = 0.0,
+    ) -> T:
         """Raises _Failed, Unavailable."""
-        await self._enter(size)
+        await self._room.enter(size)
         try:
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-            self._dispatch(_Job(make=make, read=read, future=future))
+            self._dispatch(_Job(make=make, read=read, future=future, extra_seconds=extra_seconds))
             return await future
         finally:
-            self._leave(size)
+            self._room.leave(size)
 
     def _dispatch(self, job: _Job[Any]) -> None:
         if self._closed:
@@ -264,41 +269,9 @@ class WorkerPool:
                 return
         self._pending.append(job)
 
-    async def _enter(self, size: int) -> None:
-        """Waits, in order of arrival, until there is room; a message alone always has some."""
-        if self._closed:
-            raise _stopping()
-        if not self._room and self._has_room(size):
-            self._held_bytes += size
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room.append((size, waiter))
-        try:
-            await waiter  # whoever wakes it has taken the room for it
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._leave(size)
-            raise
-
-    def _leave(self, size: int) -> None:
-        self._held_bytes -= size
-        while self._room:
-            wanted, waiter = self._room[0]
-            if not waiter.done() and not self._has_room(wanted):
-                return
-            self._room.popleft()
-            if not waiter.done():
-                self._held_bytes += wanted
-                waiter.set_result(None)
-
-    def _has_room(self, size: int) -> bool:
-        return not self._held_bytes or self._held_bytes + size <= self._limits.waiting_bytes
-
     def _fail_pending(self, error: Unavailable) -> None:
         while self._pending:
-            job = self._pending.popleft()
-            if not job.future.done():
-                job.future.set_exception(error)
+            _settle(self._pending.popleft(), error)
 
     # Workers ---------------------------------------------------------------------------------------------------------------------
 
@@ -343,7 +316,7 @@ class WorkerPool:
         assert job.make is not None
         try:
             extra = await self._bring_trust(worker)
-            result = await worker.ask(job.make(), job.read, extra_seconds=extra)
+            result = await worker.ask(job.make(), job.read, extra_seconds=extra + job.extra_seconds)
         except WorkerLost as lost:
             _settle(job, _Failed(str(lost), limit=True))
             self._failed += 1
@@ -428,7 +401,9 @@ def _expect(answer: sandbox_pb2.WorkerAnswer, kind: str) -> None:
 
 
 def _settle(job: _Job[Any], error: Exception) -> None:
-    if not job.future.done():
+    if job.make is None:
+        job.future.cancel()  # nobody waits for it
+    elif not job.future.done():
         job.future.set_exception(error)
 
 

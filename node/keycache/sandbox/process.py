@@ -47,7 +47,8 @@ class WorkerProcess:
     @classmethod
     async def start(cls, limits: SandboxLimits, budget: Budget, command: Sequence[str] = COMMAND) -> WorkerProcess:
         """Ready for tasks. Raises WorkerLost. `command`: for Python; limits follow as further arguments (see `child`)."""
-        arguments = [str(n) for n in (os.getpid(), limits.memory_bytes, limits.cpu_seconds, budget.message_bytes)]
+        numbers = (os.getpid(), limits.memory_bytes, limits.cpu_seconds, limits.import_cpu_seconds, budget.message_bytes)
+        arguments = [str(number) for number in numbers]
         # -I: neither the environment nor the working directory decides what is imported. -B: the worker can write no files.
         # Its own session: a terminal's signals are for the node. No environment: it may hold secrets.
         try:
@@ -117,7 +118,15 @@ class WorkerProcess:
             await self.kill()
 
     async def kill(self) -> None:
-        """At once, and reaped when this returns."""
+        """At once, and reaped when this returns; a caller who is cancelled meanwhile still sees it through."""
+        ending = asyncio.ensure_future(self._end())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending
+            raise
+
+    async def _end(self) -> None:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -149,7 +158,7 @@ class WorkerProcess:
         except (asyncio.IncompleteReadError, ConnectionError, RuntimeError) as error:  # RuntimeError: uvloop, of a closed pipe
             raise WorkerLost(await self._last_words()) from error
         except asyncio.CancelledError:
-            await asyncio.shield(self.kill())
+            await self.kill()
             raise
 
     async def _last_words(self) -> str:
@@ -160,7 +169,7 @@ class WorkerProcess:
         await self.kill()
         status = self._process.returncode or 0
         if status == -signal.SIGXCPU:
-            return f"It took more than {self._limits.cpu_seconds} seconds of processor time."
+            return "It took more processor time than a task may."
         if status < 0:
             return f"The worker was ended by {_signal_name(-status)}."
         return f"The worker ended with status {status}."

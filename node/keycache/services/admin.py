@@ -21,7 +21,7 @@ from keycache.codec import (
 )
 from keycache.domain.errors import InvalidInput
 from keycache.domain.ports import Clock
-from keycache.domain.verdict import Verdict
+from keycache.domain.verdict import Verdict, best
 from keycache.pki import Issued, Role
 from keycache.services import convert
 from keycache.services.auth import Caller
@@ -187,7 +187,12 @@ class AdminService:
             found = (await imports.entry(entry_from_wire(item.entry), source, actor),)
         else:
             raise InvalidInput("This item of an import holds nothing.")
-        return pb.ImportResult(source=source, keys=[convert.key_verdict(key) for key in found])
+        verdict = best(key.verdict for key in found)
+        if verdict is None:
+            raise InvalidInput("The file holds no key.")
+        detail = next((key.detail for key in found if key.verdict is verdict), "")
+        keys = [convert.key_verdict(key) for key in found]
+        return pb.ImportResult(source=source, keys=keys, verdict=verdict.value, detail=detail)
 
     async def export(self, request: pb.ExportRequest, _caller: Caller) -> AsyncGenerator[pb.ExportItem, None]:
         query = self._cache.entries.query(**convert.criteria(request.filter), limit=convert.PAGE_LIMIT)

@@ -60,33 +60,34 @@ class SqliteReplica:
             return _cursor(connection)
 
     def lookup(self, addresses: Sequence[str]) -> dict[str, list[Row]]:
-        # The hot path: no context managers, one statement.
+        if len(addresses) == 1:
+            found = self._select(_ONE, addresses[0])
+            return {addresses[0]: [_make_row(row) for row in found]} if found else {}
+        answer: dict[str, list[Row]] = {}
+        for row in self._select(_MANY, json.dumps(addresses)):
+            index = row[0].lower()  # as EmailAddress.index has it
+            rows = answer.get(index)
+            if rows is None:
+                answer[index] = [_make_row(row)]
+            else:
+                rows.append(_make_row(row))
+        return answer
+
+    def lookup_fingerprint(self, fingerprint: Fingerprint) -> list[Row]:
+        return [_make_row(row) for row in self._select(_FINGERPRINT, fingerprint.text)]
+
+    def _select(self, statement: str, parameter: str) -> list[Any]:
+        """As `Database.reading` around one statement, without the price of context managers: this is the hot path."""
         connection = self._database.take()
         try:
-            if len(addresses) == 1:
-                found = connection.execute(_ONE, (addresses[0],)).fetchall()
-                return {addresses[0]: [_make_row(row) for row in found]} if found else {}
-            answer: dict[str, list[Row]] = {}
-            for row in connection.execute(_MANY, (json.dumps(addresses),)).fetchall():
-                index = row[0].lower()  # as EmailAddress.index has it
-                rows = answer.get(index)
-                if rows is None:
-                    answer[index] = [_make_row(row)]
-                else:
-                    rows.append(_make_row(row))
+            return connection.execute(statement, (parameter,)).fetchall()
         except sqlite3.Error as error:
             ours = translate(error, self._database.path)
             if ours is error:
                 raise
             raise ours from error
-        else:
-            return answer
         finally:
             self._database.give(connection)
-
-    def lookup_fingerprint(self, fingerprint: Fingerprint) -> list[Row]:
-        with self._database.reading() as connection:
-            return [_make_row(row) for row in connection.execute(_FINGERPRINT, (fingerprint.text,)).fetchall()]
 
     def entry(self, protocol: Protocol, fingerprint: Fingerprint) -> StoredEntry | None:
         with self._database.reading() as connection:

@@ -15,7 +15,7 @@ from keycache.cli import screen
 from keycache.cli.call import Call, command
 from keycache.cli.commands.mail import Stated, make_envelope
 from keycache.cli.kinds import Kind
-from keycache.cli.session import configuration, talk
+from keycache.cli.session import interruptible, message_limit, talk
 from keycache.domain.errors import KeycacheError
 from keycache.domain.verdict import Verdict
 
@@ -77,42 +77,73 @@ def register(app: typer.Typer) -> None:
         """
         from keycache.cli import intake
 
-        # Without the file of a node elsewhere, its limit is taken to be the default: a message over it would end the whole stream.
-        from keycache.config import Mail
-
-        limit = (Mail() if call.server is not None else configuration(call).mail).message_limit
+        limit = message_limit(call)  # of a node elsewhere: the most that any takes, and it tells its own
         tally = Tally()
         with _Progress(intake.total_size(paths)) as progress:
             things = intake.items(paths, envelope=make_envelope(direction), limit=limit, stdin=sys.stdin.buffer)
             try:
-                talk(call, lambda node: _feed(node, things, tally, progress))
-            except KeycacheError:
+                talk(call, lambda node: _Feed(node, tally, progress).all(things))
+            except (KeycacheError, KeyboardInterrupt):
                 if done := tally.done:
+                    progress.stop()
+                    _tell(call, tally)
                     screen.note(f"keycache: {done} items were taken before this; importing them again does no harm.")
                 raise
         _tell(call, tally)
         return 1 if tally.failed else 0
 
 
-async def _feed(node: Connection, things: Iterator[Item | Problem], tally: Tally, progress: _Progress) -> None:
-    """Answers come one per item, in the order of items."""
-    from keycache.cli.intake import Problem
+class _Feed:
+    """What is sent to the node, and what it answers: one answer per item, in the order of items."""
 
-    sent: deque[Item] = deque()
+    def __init__(self, node: Connection, tally: Tally, progress: _Progress) -> None:
+        self._node = node
+        self._tally = tally
+        self._progress = progress
 
-    async def requests() -> AsyncIterator[ImportItem]:
-        for thing in things:
-            if isinstance(thing, Problem):
-                tally.add_problem(thing)
-                progress.advance(thing.size)
-            else:
-                sent.append(thing)
-                yield thing.wire
+    async def all(self, things: Iterator[Item | Problem]) -> None:
+        """A node ends the whole stream at a message that it finds too large, and does not say which it was. Then what was sent and
+        not answered goes out again, one by one, which does no harm to what it took after all, and a new stream takes the rest."""
+        while unanswered := await self._stream(things):
+            for item in unanswered:
+                if await self._stream(iter([item])):
+                    self._take(item.too_large())
 
-    async for answer in node.exchange(node.admin.Import, requests()):
-        item = sent.popleft()
-        tally.add(item, answer)
-        progress.advance(item.size)
+    async def _stream(self, things: Iterator[Item | Problem]) -> tuple[Item, ...]:
+        """Send until there is no more, or until something was too large: then the items without an answer."""
+        from keycache.cli.intake import Problem
+        from keycache.client import MessageTooLarge
+
+        sent: deque[Item] = deque()
+        ended = False
+
+        async def requests() -> AsyncIterator[ImportItem]:
+            # Not `for thing in things`: a stream that has ended must take nothing from the next one.
+            while not ended:
+                with interruptible():
+                    thing = next(things, None)
+                if thing is None:
+                    return
+                if isinstance(thing, Problem):
+                    self._take(thing)
+                else:
+                    sent.append(thing)
+                    yield thing.wire
+
+        try:
+            async for answer in self._node.exchange(self._node.admin.Import, requests()):
+                item = sent.popleft()
+                self._tally.add(item, answer)
+                self._progress.advance(item.size)
+        except MessageTooLarge:
+            return tuple(sent)
+        finally:
+            ended = True
+        return ()
+
+    def _take(self, problem: Problem) -> None:
+        self._tally.add_problem(problem)
+        self._progress.advance(problem.size)
 
 
 class _Progress:
@@ -135,6 +166,10 @@ class _Progress:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """What is told from now on, no bar paints over."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -150,17 +185,22 @@ def _tell(call: Call, tally: Tally) -> None:
     if call.json:
         screen.show_json({"verdicts": verdicts, "failed": tally.failed, "results": tally.results})
         return
-    from keycache.cli import tables
+    from keycache.cli import mail_lines, tables
 
     screen.show(tables.counts(verdicts))
     if not verdicts:
         screen.note("keycache: Nothing was found there.")
-    problems = [one for one in tally.results if one["verdict"] not in _FINE]
-    for one in problems[:_SHOWN]:
-        detail = one["detail"] or "; ".join(key["detail"] or key["advice"] for key in one["keys"])
-        screen.note(f"{one['source']}: {one['verdict']}{': ' if detail else ''}{detail}")
+    problems = [one for one in tally.results if one["verdict"] not in _FINE and not _usual(one)]
+    room = screen.note_room()
+    screen.note_lines(line for one in problems[:_SHOWN] for line in mail_lines.imported(one, room))
     if len(problems) > _SHOWN:
         screen.note(f"... and {len(problems) - _SHOWN} more; --json lists them all.")
+    screen.note_lines(mail_lines.advice(problems, room))
+
+
+def _usual(result: Document) -> bool:
+    """Of past mail, most brings no key at all: that is counted, not told."""
+    return result["verdict"] == Verdict.NO_KEY_MATERIAL.value and not result["keys"]
 
 
 _SHOWN = 50

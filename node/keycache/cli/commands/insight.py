@@ -36,7 +36,12 @@ def register(app: typer.Typer) -> None:
         screen.show(tables.status(document))
 
     @command(app, "verdicts", example="keycache verdicts --limit 20")
-    def verdicts(call: Call, limit: Limit = 100) -> None:
+    def verdicts(
+        call: Call,
+        limit: Limit = 100,
+        *,
+        long: Annotated[bool, typer.Option("--long", help="Also each message's direction, id and what was found.")] = False,
+    ) -> None:
         """What became of the mail this node saw last: counts since its start, and the newest messages."""
         from keycache.cli import present
         from keycache.v1.admin_pb2 import ListVerdictsRequest
@@ -50,11 +55,11 @@ def register(app: typer.Typer) -> None:
         if call.json:
             screen.show_json(document)
             return
-        from keycache.cli import tables
+        from keycache.cli import mail_lines, tables
 
-        columns = [("Seen (UTC)", "at"), ("From", "sender"), ("Verdict", "verdict"), ("Detail", "detail")]
-        recent = tables.generic(columns, document["recent"], fold=["From", "Detail"])
-        screen.show(tables.counts(document["counts"]), "", recent)
+        screen.show(tables.counts(document["counts"]), "", mail_lines.SEEN)
+        room = screen.room()
+        screen.show_lines(one for line in document["recent"] for one in mail_lines.seen(line, room, long=long))
 
     @command(app, "audit", example="keycache audit --subject alice@example.org")
     def audit(

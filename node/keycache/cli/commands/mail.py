@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,8 @@ import typer
 from keycache.cli import screen
 from keycache.cli.call import Call, command
 from keycache.cli.filters import choice, choice_option
-from keycache.cli.session import message_limit, talk
-from keycache.domain.errors import InvalidInput
+from keycache.cli.session import interruptible, message_limit, talk
+from keycache.domain.errors import InvalidInput, KeycacheError
 from keycache.domain.examination import Direction
 from keycache.domain.verdict import Verdict
 
@@ -93,43 +94,75 @@ def make_envelope(
 
 
 def _hand_over(call: Call, files: list[str], envelope: Envelope, *, explain: bool) -> int:
+    """Text tells each verdict as it comes, JSON all at the end; whatever ends the work early, those got so far are told."""
     limit = message_limit(call)  # of a node elsewhere: the most that any takes, and it tells its own
+    results: list[Document] = []
     unreadable = 0
 
-    async def conversation(node: Connection) -> list[Document]:
+    async def conversation(node: Connection) -> None:
         nonlocal unreadable
-        results = []
         for file in files:
             try:
                 # One byte beyond the limit tells that it is over.
-                data = _read(file, limit + 1)
-            except OSError as error:
+                with interruptible():
+                    data = _read(file, limit + 1)
+            except (OSError, ValueError) as error:
                 unreadable += 1
-                detail = f"It cannot be read: {error.strerror or error}."
-                results.append(_judged_here(file, Verdict.UNREADABLE_MESSAGE, detail, explain=explain))
-                continue
-            if len(data) > limit:
-                results.append(_judged_here(file, Verdict.MESSAGE_TOO_LARGE, f"It is over {limit} bytes.", explain=explain))
-                continue
-            results.append(await _sent(node, file, data, envelope, explain=explain))
-        return results
+                result = _judged_here(file, Verdict.UNREADABLE_MESSAGE, _why_unreadable(error), explain=explain)
+            else:
+                if len(data) > limit:
+                    detail = f"It is over {limit} bytes."
+                    result = _judged_here(file, Verdict.MESSAGE_TOO_LARGE, detail, explain=explain)
+                else:
+                    result = await _sent(node, file, data, envelope, explain=explain)
+            results.append(result)
+            if not call.json:
+                _tell(result, explain=explain)
 
-    results = talk(call, conversation)
+    try:
+        talk(call, conversation)
+    except (KeycacheError, KeyboardInterrupt):
+        if results:
+            _end(call, results, explain=explain)
+            screen.note(
+                f"keycache: {len(results)} of {len(files)} files have their verdict, those from {files[len(results)]} on not."
+            )
+        raise
+    _end(call, results, explain=explain)
+    return 1 if unreadable else 0
+
+
+def _tell(result: Document, *, explain: bool) -> None:
+    from keycache.cli import mail_lines, tables
+
+    if explain:
+        screen.show(tables.explanation(result, screen.room()))
+    else:
+        screen.show_lines(mail_lines.mail(result, screen.room()))
+
+
+def _end(call: Call, results: list[Document], *, explain: bool) -> None:
+    """What stands below all results: the advice, or the document that holds them."""
+    from keycache.cli import mail_lines
+
     if call.json:
         screen.show_json({"results": results})
-    else:
-        from keycache.cli import tables
+    elif not explain and (lines := list(mail_lines.advice(results, screen.room()))):
+        screen.say("")
+        screen.show_lines(lines)
 
-        screen.show(*([tables.explanation(one) for one in results] if explain else [tables.harvest(results)]))
-        if not explain:
-            advice = {one["verdict"]: one["advice"] for result in results for one in [result, *result["keys"]]}
-            screen.say("", *(f"{verdict}: {text}" for verdict, text in sorted(advice.items()) if text))
-    return 1 if unreadable else 0
+
+def _why_unreadable(error: OSError | ValueError) -> str:
+    if isinstance(error, IsADirectoryError):
+        return "It is a folder: name the mails in it, or take them all over with 'keycache import'."
+    return f"It cannot be read: {(error.strerror if isinstance(error, OSError) else None) or error}."
 
 
 def _read(file: str, limit: int) -> bytes:
     if file == "-":
         return sys.stdin.buffer.read(limit)
+    if not file:
+        raise FileNotFoundError(errno.ENOENT, "The name is empty")
     with Path(file).open("rb") as stream:
         return stream.read(limit)
 

@@ -110,19 +110,20 @@ def _change(call: Call, wanted: Assignments, reason: str) -> None:
 
     wanted.check()
     request = _request(wanted, reason)
-    foreseen = _set(call, request, dry_run=True)
+    foreseen, held = talk(call, lambda node: _foresee(node, request))
     changes = [present.setting_change(change) for change in foreseen.changes]
     if changes:
         listing = ", ".join(f"{change['name']} from {change['old']} to {change['new']}" for change in changes)
         number = foreseen.would_expire
-        effect = f"{'1 entry expires' if number == 1 else f'{number} entries expire'} at once"
-        screen.confirm(f"Change {listing}: {effect}. Go on?", yes=call.yes)
-        foreseen = _set(call, request, dry_run=False)
+        effect = f"{'1 entry expires' if number == 1 else f'{number} entries expire'} at once."
+        screen.confirm(f"Change {listing}: {effect}{f' {_HELD}' if held else ''} Go on?", yes=call.yes)
+        foreseen = talk(call, lambda node: _set(node, request, dry_run=False))
         changes = [present.setting_change(change) for change in foreseen.changes] or changes
     document = {
         **present.settings(foreseen.settings),
         "revision": foreseen.revision,
         "expired_at_once": foreseen.would_expire,
+        "sweep_held": held,
         "changes": changes,
     }
     if call.json:
@@ -131,7 +132,28 @@ def _change(call: Call, wanted: Assignments, reason: str) -> None:
         screen.say("The settings are so already; nothing was changed.")
     else:
         screen.say(*(f"{change['name']}: {change['old']} -> {change['new']}" for change in changes))
-        screen.say(f"{foreseen.would_expire} expired at once.")
+        screen.say(f"{foreseen.would_expire} expired at once.{f' {_HELD}' if held else ''}")
+
+
+_HELD = (
+    "They are not served from now on. They are so many that the sweep waits before it removes them: until you run "
+    "'keycache purge --confirm-held', or set the timeout back."
+)
+
+
+async def _foresee(node: Connection, request: SetSettingsRequest) -> tuple[SetSettingsResponse, bool]:
+    """What the change would do, and whether it makes so much expire that the next sweep is held."""
+    from keycache import codec
+    from keycache.domain.purge import is_mass_expiry
+    from keycache.v1.admin_pb2 import GetStatusRequest
+
+    foreseen = await _set(node, request, dry_run=True)
+    if not foreseen.would_expire:
+        return foreseen, False
+    entries = (await node.call(node.admin.GetStatus, GetStatusRequest())).entries
+    expired = entries.expired + foreseen.would_expire
+    total = entries.live + entries.held + entries.expired
+    return foreseen, is_mass_expiry(expired, total, codec.settings_from_wire(foreseen.settings))
 
 
 def _request(wanted: Assignments, reason: str) -> SetSettingsRequest:
@@ -153,9 +175,6 @@ def _request(wanted: Assignments, reason: str) -> SetSettingsRequest:
     return request
 
 
-def _set(call: Call, request: SetSettingsRequest, *, dry_run: bool) -> SetSettingsResponse:
-    async def conversation(node: Connection) -> SetSettingsResponse:
-        request.dry_run = dry_run
-        return await node.call(node.admin.SetSettings, request)
-
-    return talk(call, conversation)
+async def _set(node: Connection, request: SetSettingsRequest, *, dry_run: bool) -> SetSettingsResponse:
+    request.dry_run = dry_run
+    return await node.call(node.admin.SetSettings, request)

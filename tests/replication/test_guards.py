@@ -1,0 +1,311 @@
+"""For each guard of DESIGN 2.1 to 2.4: taken out, an unexpired entry is lost; in place, it is not.
+
+Each scenario runs twice, on the real thing and on a mutant that lacks just this guard. A scenario that loses nothing under the
+mutant would show that the guard, or its test, is worth nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from keycache.codec import encode_settings
+from keycache.domain.errors import ForeignLog
+from keycache.domain.log import ENTRIES, SETTINGS, CommitResult, Transaction
+from keycache.domain.purge import PurgePlan, plan
+from keycache.domain.settings import Settings, Timeouts
+from keycache.domain.skew import TRUSTED, ClockVerdict
+from keycache.replication import replicator as replicator_module
+from keycache.replication.purger import Purger
+from keycache.replication.replicator import Replicator
+from keycache.replication.timekeeper import Timekeeper
+from keycache.replication.view import View
+from keycache.store.memory import MemoryLog, MemoryReplica
+from support.entries import T0, fingerprint_of, make_entry, make_key, make_sighting, record_of
+from support.node import Node, running_node
+from support.odd_logs import InterposedLog, StallingLog
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+AGED = make_sighting(cached_at=T0 - 500 * DAY)
+
+Scenario = Callable[..., Awaitable[bool]]
+"""Whether an unexpired entry was lost. Its argument: the real class, or a mutant."""
+
+
+# the comparisons of the removing transaction (2.2)
+class WithoutEntryComparison(InterposedLog):
+    async def commit(self, transaction: Transaction) -> CommitResult:
+        kept = {key: revision for key, revision in transaction.compare.items() if not key.startswith(ENTRIES)}
+        return await super().commit(replace(transaction, compare=kept) if transaction.deletes else transaction)
+
+
+class WithoutSettingsComparison(InterposedLog):
+    async def commit(self, transaction: Transaction) -> CommitResult:
+        kept = {key: revision for key, revision in transaction.compare.items() if key != SETTINGS}
+        return await super().commit(replace(transaction, compare=kept) if transaction.deletes else transaction)
+
+
+async def refreshed_before_its_removal(log_class: type[InterposedLog]) -> bool:
+    node = Node(log=log_class())
+    async with running_node(make_entry(1, AGED), node=node):
+        log = node.log
+        assert isinstance(log, InterposedLog)
+        fresh = make_entry(1, replace(AGED, refreshed_at=T0))
+        log.before = lambda: log.commit(Transaction(compare={}, puts=dict([record_of(fresh)])))
+        await node.sweep()
+        return fingerprint_of(1).text not in await node.in_log()
+
+
+async def timeout_raised_before_its_removal(log_class: type[InterposedLog]) -> bool:
+    node = Node(log=log_class())
+    async with running_node(make_entry(1, AGED), node=node):
+        log = node.log
+        assert isinstance(log, InterposedLog)
+        raised = encode_settings(Settings(timeouts=Timeouts(harvested=999 * DAY)))
+        log.before = lambda: log.commit(Transaction(compare={}, puts={SETTINGS: raised}))
+        await node.sweep()
+        return fingerprint_of(1).text not in await node.in_log()
+
+
+# the questions of the plan (2.3, 2.4)
+class MutantPurger(Purger):
+    believes_leaps = False
+
+    async def plan(self, *, confirmed: bool = False) -> PurgePlan:
+        settings = self._view.settings
+        return self._plan(settings or Settings(), self._timekeeper.verdict(timedelta(minutes=2)), settings, confirmed=confirmed)
+
+    def _plan(self, assumed: Settings, clock: ClockVerdict, settings: Settings | None, *, confirmed: bool) -> PurgePlan:
+        now = self._timekeeper.now()
+        return plan(
+            candidates=self._replica.expired(now=now, timeouts=assumed.timeouts),
+            total=sum_of(self._replica.counts(now=now, timeouts=assumed.timeouts)),
+            settings=settings,
+            settings_revision=self._view.settings_revision,
+            clock=clock,
+            now=now,
+            witnessed=now if self.believes_leaps else self._timekeeper.witnessed(),
+            confirmed=confirmed,
+        )
+
+
+def sum_of(counts) -> int:
+    return counts.live + counts.expired + counts.held
+
+
+class AssumingDefaults(MutantPurger):
+    def _plan(self, assumed, clock, settings, *, confirmed):
+        return super()._plan(assumed, clock, assumed, confirmed=confirmed)
+
+
+class TrustingTheClock(MutantPurger):
+    def _plan(self, assumed, clock, settings, *, confirmed):
+        return super()._plan(assumed, TRUSTED, settings, confirmed=confirmed)
+
+
+class ConfirmingItself(MutantPurger):
+    def _plan(self, assumed, clock, settings, *, confirmed):
+        return super()._plan(assumed, clock, settings, confirmed=True)
+
+
+class BelievingEveryLeap(MutantPurger):
+    believes_leaps = True
+
+
+class KeepingGuards(MutantPurger):
+    """The control: written like the mutants, with nothing taken out."""
+
+
+def with_purger(node: Node, purger_class: type[Purger]) -> Purger:
+    """The node's purger, or one of that class on the same parts."""
+    cache = node.cache
+    if purger_class is not Purger:
+        cache.purger = purger_class(
+            log=node.log,
+            replica=node.replica,
+            view=cache._view,
+            timekeeper=cache._timekeeper,
+            clock=node.clock,
+            interval=timedelta(minutes=1),
+        )
+    return cache.purger
+
+
+async def settings_lost(purger_class: type[Purger]) -> bool:
+    """The cluster's timeout was 999 days; its record is gone; the key is 600 days old."""
+    node = Node(log=InterposedLog())
+    async with running_node(make_entry(1, make_sighting(cached_at=T0 - 600 * DAY)), node=node):
+        await node.cache.settings.change(harvested=999 * DAY, actor="admin")
+        await node.log.commit(Transaction(compare={}, puts={}, deletes=(SETTINGS,)))
+        await node.settle()
+        with_purger(node, purger_class)
+        await node.sweep()
+        return fingerprint_of(1).text not in await node.in_log()
+
+
+async def confirmed_under_a_clock_that_was_set(purger_class: type[Purger]) -> bool:
+    """An administrator sees a mass expiry and confirms it; the clock was set forward just before."""
+    node = Node()
+    async with running_node(make_entry(1), node=node):
+        purger = with_purger(node, purger_class)
+        node.clock.step(600 * DAY)
+        await purger.sweep(confirmed=True)
+        return fingerprint_of(1).text not in await node.in_log()
+
+
+async def clock_set_while_down(purger_class: type[Purger]) -> bool:
+    node = Node()
+    async with running_node(make_entry(1), node=node):
+        await node.restart(clock_moves=600 * DAY)
+        with_purger(node, purger_class)
+        await node.sweep()
+        return fingerprint_of(1).text not in await node.in_log()
+
+
+async def timeout_lowered_by_mistake(purger_class: type[Purger]) -> bool:
+    """500 h for 500 d: by the settings in force the keys are expired. The hold gives the administrator the time to see it."""
+    node = Node()
+    many = [make_entry(number, make_sighting(cached_at=T0 - 30 * DAY)) for number in range(150)]
+    async with running_node(*many, node=node):
+        with_purger(node, purger_class)
+        await node.cache.settings.change(harvested=500 * HOUR, actor="admin")
+        await node.sweep()
+        await node.cache.settings.change(harvested=500 * DAY, actor="admin")
+        return len(await node.in_log()) < 150
+
+
+# the witness (2.1)
+class StampingByTheClock(Timekeeper):
+    def stamp(self) -> datetime:
+        return self._clock.now()
+
+
+class WritingDownAnyTime(Timekeeper):
+    async def heartbeat(self, bound: timedelta) -> None:
+        self._high_water = self._clock.now()
+        await self._offload(self._replica.raise_high_water, self._high_water)
+
+
+async def kept_under_a_clock_that_was_behind(keeper_class: type[Timekeeper]) -> bool:
+    """1. The clock is set back by 40 hours. 2. A key is put. 3. The clock is set right. 4. The key seems 40 hours old."""
+    node = Node()
+    async with running_node(node=node):
+        keeper = keeper_class(clock=node.clock, replica=node.replica, offload=asyncio.to_thread)
+        await keeper.heartbeat(timedelta(minutes=2))
+        for part in (node.cache.harvesting, node.cache.purger):
+            part._timekeeper = keeper
+        node.clock.step(-40 * HOUR)
+        await node.cache.harvesting.put(node.script.file(b"file", make_key(1)), "user1@example.org", "keys.example.org")
+        node.clock.step(40 * HOUR)
+        node.clock.advance(HOUR)
+        await node.sweep()
+        return fingerprint_of(1).text not in await node.in_log()
+
+
+async def started_twice_with_a_clock_set_forward(keeper_class: type[Timekeeper]) -> bool:
+    """The first start writes the wrong time down, the second believes to have seen it pass."""
+    node = Node()
+    async with running_node(make_entry(1), node=node):
+        for moves in (600 * DAY, HOUR):
+            await node.restart(clock_moves=moves)
+            if keeper_class is not Timekeeper:
+                node.cache.purger._timekeeper = keeper_class(clock=node.clock, replica=node.replica, offload=asyncio.to_thread)
+            await node.sweep()
+        return fingerprint_of(1).text not in await node.in_log()
+
+
+# the replicator (2.1, 2.8)
+class TakingAnyLog(Replicator):
+    def _resume(self) -> None:
+        cursor = self._replica.cursor()
+        if cursor is not None:
+            self._applied = cursor.revision
+            self._view.load()
+
+
+async def another_log(replicator_class: type[Replicator]) -> bool:
+    """A log that was wiped and built up again, with the same revisions under another identity (FACTS 3)."""
+    node = Node(log=MemoryLog("a" * 32))
+    async with running_node(make_entry(1), make_entry(2), node=node):
+        pass
+    other = MemoryLog("b" * 32)
+    for _ in range(5):
+        await other.commit(Transaction(compare={}, puts={"x": b"x"}))
+    other.compact()
+    assert isinstance(node.replica, MemoryReplica)
+    replicator = replicator_class(
+        log=other, replica=node.replica, view=View(node.replica), clock=node.clock, offload=asyncio.to_thread
+    )
+    await run_a_while(replicator)
+    return node.entry(fingerprint_of(1)) is None
+
+
+async def run_a_while(replicator: Replicator) -> None:
+    running = asyncio.create_task(replicator.run())
+    ready = asyncio.create_task(replicator.ready.wait())
+    await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+    running.cancel()
+    ready.cancel()
+    with contextlib.suppress(asyncio.CancelledError, ForeignLog):
+        await running
+
+
+class EndingWhenClosed(replicator_module._Pull):
+    """As the built-in iteration would have it: a listing that was closed has no more pages."""
+
+    def __next__(self) -> Sequence:
+        try:
+            return super().__next__()
+        except replicator_module._Abandoned:
+            raise StopIteration from None
+
+
+async def stopped_during_a_listing(pull_class: type[replicator_module._Pull]) -> bool:
+    log = StallingLog()
+    node = Node(log=log)
+    log.go.set()
+    async with running_node(*(make_entry(number) for number in range(5)), node=node):
+        pass
+    log.compact()
+    log.go.clear()
+    log.stalled.clear()
+    # As in Replicator._relist, on the class under test.
+    pull = pull_class(log.list(), asyncio.get_running_loop())
+    await pull.start()
+    cursor = node.replica.cursor()
+    assert cursor is not None
+    writing = asyncio.create_task(asyncio.to_thread(node.replica.replace, pull, cursor))
+    await log.stalled.wait()
+    await pull.aclose()
+    await asyncio.gather(writing, return_exceptions=True)
+    return node.entry(fingerprint_of(1)) is None or node.entry(fingerprint_of(4)) is None
+
+
+GUARDS: list[tuple[Scenario, type, type]] = [
+    (refreshed_before_its_removal, InterposedLog, WithoutEntryComparison),
+    (timeout_raised_before_its_removal, InterposedLog, WithoutSettingsComparison),
+    (settings_lost, Purger, AssumingDefaults),
+    (settings_lost, KeepingGuards, AssumingDefaults),
+    (confirmed_under_a_clock_that_was_set, Purger, TrustingTheClock),
+    (clock_set_while_down, Purger, BelievingEveryLeap),
+    (clock_set_while_down, KeepingGuards, BelievingEveryLeap),
+    (timeout_lowered_by_mistake, Purger, ConfirmingItself),
+    (timeout_lowered_by_mistake, KeepingGuards, ConfirmingItself),
+    (kept_under_a_clock_that_was_behind, Timekeeper, StampingByTheClock),
+    (started_twice_with_a_clock_set_forward, Timekeeper, WritingDownAnyTime),
+    (another_log, Replicator, TakingAnyLog),
+    (stopped_during_a_listing, replicator_module._Pull, EndingWhenClosed),
+]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "real", "mutant"), GUARDS, ids=[f"{scenario.__name__}-{real.__name__}" for scenario, real, _ in GUARDS]
+)
+async def test_with_the_guard_nothing_is_lost_and_without_it_something_is(scenario: Scenario, real: type, mutant: type) -> None:
+    assert not await scenario(real)
+    assert await scenario(mutant)
