@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keycache.domain.examination import Direction, DirectionPolicy, Envelope
@@ -208,6 +208,7 @@ TEXTS = st.sampled_from(
 ) | st.text(max_size=20)
 
 
+@settings(deadline=None)
 @given(
     TEXTS, TEXTS, TEXTS, TEXTS, st.lists(TEXTS, max_size=3), st.lists(TEXTS, max_size=3), st.sampled_from([OURS, THEIRS, None])
 )

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat, pkcs12
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keycache.domain.entry import Trust
@@ -161,6 +161,7 @@ def test_a_trusted_certificate_of_openssl_is_cut_to_the_certificate() -> None:
     assert certificates(blob) == (ALICE.der,)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.builds(lambda a, b: ALICE.der[:a] + b, st.integers(0, 700), st.binary(max_size=30)))
 def test_any_file_gives_a_finding(blob: bytes) -> None:
     assert read_material(blob, (), JUDGE, NOW)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keycache.harvest.fields import (
@@ -82,6 +82,7 @@ def test_base64_is_read_past_garbage_and_torn_ends(data: bytes, expected: bytes)
     assert decode_base64(data) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.binary(max_size=20).filter(lambda b: not set(b) & set(base64.b64encode(bytes(range(256))))))
 def test_base64_with_any_foreign_bytes_in_it_decodes_the_same(data: bytes, garbage: bytes) -> None:
     encoded = base64.b64encode(data).rstrip(b"=")
@@ -91,6 +92,7 @@ def test_base64_with_any_foreign_bytes_in_it_decodes_the_same(data: bytes, garba
     assert decode_base64(encoded[:middle] + clean + encoded[middle:]) == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_readers_take_any_bytes(data: bytes) -> None:
     read = content_type(b"a/b;" + data, TEXT)

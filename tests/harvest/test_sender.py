@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keycache.domain.names import EmailAddress
@@ -89,6 +89,7 @@ def test_bytes_that_are_no_utf8_may_stand_in_a_display_name() -> None:
     assert read_sender([b"J\xfcrgen <b@y.example>"]).address == EmailAddress("b@y.example")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80) | st.lists(st.sampled_from('<>@,;:"(\\) .ab'), max_size=40).map("".join))
 def test_any_from_field_gives_an_address_or_a_verdict(field: str) -> None:
     sender = read_sender([field.encode("utf-8", "replace")])
@@ -132,6 +133,7 @@ def test_two_dates_are_none() -> None:
     assert read_date([]) is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_any_date_field_is_read_without_an_error(value: bytes) -> None:
     read = read_date([value])

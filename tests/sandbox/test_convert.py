@@ -42,13 +42,14 @@ def examinations(draw: st.DrawFn) -> Examination:
     )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(examinations())
 def test_examinations_pass_unchanged(examination: Examination) -> None:
     wire = convert.examination_to_wire(examination).SerializeToString()
     assert convert.examination_from_wire(sandbox_pb2.Examination.FromString(wire)) == examination
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Envelope,
@@ -134,6 +135,7 @@ def test_examinations_that_contradict_themselves_are_refused(examination: sandbo
         convert.examination_from_wire(examination)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_any_answer_is_a_value_or_is_refused(data: bytes) -> None:
     for kind, read in (

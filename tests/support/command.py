@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,18 @@ class Node:
         document: dict[str, Any] = json.loads((self.data_dir / "run.json").read_bytes())
         return document
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether this very process said where it listens: one that was killed leaves its run.json behind."""
+        return (self.data_dir / "run.json").exists() and self.run_file["pid"] == self.process.pid
 
-def start(data_dir: Path, **settings: str) -> Node:
-    """Start `keycache serve` on free ports and wait until it says where. `settings`: as in KEYCACHE_SECTION__NAME."""
+
+NO_CHANGES: Mapping[str, str] = {}
+
+
+def start(data_dir: Path, *, environ: Mapping[str, str] = NO_CHANGES, log_file: Path | None = None, **settings: str) -> Node:
+    """Start `keycache serve` on free ports and wait until it says where. `settings`: as in KEYCACHE_SECTION__NAME. `environ`: of the
+    process, beside our own. `log_file`: None is DATA_DIR/log."""
     defaults = {
         "LISTEN__GRPC": "127.0.0.1:0",
         "LISTEN__METRICS": "127.0.0.1:0",
@@ -43,17 +52,20 @@ def start(data_dir: Path, **settings: str) -> Node:
     }
     chosen = {f"KEYCACHE_{name}": value for name, value in {**defaults, **settings}.items()}
     data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "log").open("ab") as log:
+    log_file = log_file or data_dir / "log"
+    with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [EXECUTABLE, "serve", "--data-dir", data_dir], env={**OWN_ENVIRONMENT, **chosen}, stdout=log, stderr=log
+            [EXECUTABLE, "serve", "--data-dir", data_dir], env={**OWN_ENVIRONMENT, **environ, **chosen}, stdout=log, stderr=log
         )
+    node = Node(data_dir, process)
     deadline = time.monotonic() + 60
-    while not (data_dir / "run.json").exists():
+    while not node.is_ready:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            raise AssertionError(f"The node did not start:\n{(data_dir / 'log').read_text()}")
+            process.wait()
+            raise AssertionError(f"The node did not start:\n{log_file.read_text()}")
         time.sleep(0.05)
-    return Node(data_dir, process)
+    return node
 
 
 def stop(node: Node) -> int:

@@ -132,7 +132,8 @@ def _told(causes: Sequence[BaseException]) -> int:
         return failure.exit_code(known[0])
     cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
     if isinstance(cause, OSError):
-        screen.note(f"keycache: {cause.filename or 'This machine'}: {cause.strerror or cause}.")
+        place = f"{os.fsdecode(cause.filename)}: " if isinstance(cause.filename, str | bytes) else ""
+        screen.note(f"keycache: {place}{cause.strerror or cause}.")
     else:
         screen.note(
             f"keycache: A mistake in Keycache itself: {type(cause).__name__}: {cause}.",

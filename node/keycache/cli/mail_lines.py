@@ -57,21 +57,18 @@ def advice(results: Iterable[Document], room: int | None) -> Iterator[Text]:
             yield from map(Text, lines[1:])
 
 
-SEEN = f"{'Seen (UTC)':16}  {'Verdict':{COLUMN}} From"
-"""What stands above `seen`."""
-
-
-def seen(line: Document, room: int | None, *, long: bool) -> Iterator[Text]:
-    """One message that the node looked at: of `present.verdict_line`. `long`: with its direction, id and detail below it."""
-    head = Text(f"{tables.moment(line['at'])}  ")
-    head.append_text(_padded(line["verdict"]))
-    used = head.cell_len
-    head.append(shortened(plain(line["sender"]) or "-", None if room is None else room - used))
-    yield head
-    if long:
-        facts = ", ".join(part for part in (line["direction"].lower(), line["message_id"]) if part)
-        yield from _indented(facts, room, style="dim")
-        yield from _indented(line["detail"], room)
+def recent(lines: Iterable[Document], room: int | None, *, long: bool) -> Iterator[Text]:
+    """Messages that the node looked at: of `present.verdict_line`. `long`: with direction, id and detail below each."""
+    yield Text(cut(f"{'Seen (UTC)':16}  {'Verdict':{COLUMN}} From", room), style="bold")
+    for line in lines:
+        head = Text(f"{tables.moment(line['at'])}  ")
+        head.append_text(_padded(line["verdict"]))
+        head.append(shortened(plain(line["sender"]) or "-", None if room is None else room - head.cell_len))
+        yield head
+        if long:
+            facts = ", ".join(part for part in (line["direction"].lower(), line["message_id"]) if part)
+            yield from _indented(facts, room, style="dim")
+            yield from _indented(line["detail"], room)
 
 
 def _head(verdict: str, name: str, room: int | None) -> Text:

@@ -36,16 +36,19 @@ def build() -> typer.Typer:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line given, or the process's own. Returns the exit code."""
     screen.prepare()
-    try:
-        build()(arguments, prog_name="keycache")
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else failure.REFUSED if end.code else failure.DONE
-    else:
-        code = failure.DONE
+    code = guarded(lambda: _dispatched(arguments))
+    # What is still buffered goes out here, where a closed pipe is expected, not at the interpreter's end.
     return guarded(lambda: _flushed(code))
 
 
+def _dispatched(arguments: list[str] | None) -> int:
+    try:
+        build()(arguments, prog_name="keycache")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else failure.REFUSED if end.code else failure.DONE
+    return failure.DONE
+
+
 def _flushed(code: int) -> int:
-    """What is still buffered goes out here, where a closed pipe is expected, not at the interpreter's end."""
     sys.stdout.flush()
     return code

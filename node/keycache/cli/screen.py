@@ -16,10 +16,24 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Characters that the terminal cannot show become question marks, not tracebacks."""
+    """Characters that the terminal cannot show become question marks, not tracebacks; streams that were closed lead nowhere."""
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def _open_closed() -> None:
+    """Else the next file or socket would get the number of a closed stream, and what is meant for the stream would go there."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def show_json(value: object) -> None:
@@ -108,5 +122,11 @@ def _print_lines(lines: Iterable[Text], stream: Any) -> None:
 def _console(stream: Any) -> Console:
     from rich.console import Console
 
+    class Plain(Console):
+        """rich ends the process by itself when its reader has gone; ours is told by `guarded`."""
+
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 -- called while the error is handled
+
     # rich itself heeds NO_COLOR and streams that are no terminal, and takes 80 columns for these unless $COLUMNS says otherwise.
-    return Console(file=stream, highlight=False, emoji=False, soft_wrap=False)
+    return Plain(file=stream, highlight=False, emoji=False, soft_wrap=False)

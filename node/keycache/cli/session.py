@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from keycache.cli.call import Call
-from keycache.domain.errors import ConfigError, Refused
+from keycache.domain.errors import ConfigError, InvalidInput, Refused
 
 if TYPE_CHECKING:
     from keycache.client import Connection
@@ -22,6 +23,9 @@ RUN_FILE = "run.json"
 """Written by a running node: {"pid", "grpc": "host:port", "metrics"}; the port it really got, when it was told to take any."""
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- compared, not listened on
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
+PORT_MAX = 65535
 
 
 def talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) -> T:
@@ -77,11 +81,13 @@ async def _talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) 
 
 
 def _absent(call: Call) -> bool:
-    """Whether no node was ever started in the data directory. One that we may not look into is another matter."""
+    """Whether no node was ever started in the data directory. Raises InvalidInput, and Refused where we may not look into it."""
     try:
         (call.data_dir / "pki" / "ca.pem").stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return True
+    except NotADirectoryError as error:
+        raise InvalidInput(f"{call.data_dir} is not a folder.", hint="Name the node's data directory.") from error
     except OSError as error:
         raise Refused(
             f"{call.data_dir} may not be read: {error.strerror or error}.", hint="Run this as root or as the node's own user."
@@ -90,8 +96,11 @@ def _absent(call: Call) -> bool:
 
 
 def address(call: Call) -> str:
-    """host:port of the node: as told, as the running node wrote it down, or as configured."""
+    """host:port of the node: as told, as the running node wrote it down, or as configured. Raises InvalidInput, ConfigError."""
     if call.server is not None:
+        named = _HOST_AND_PORT.fullmatch(call.server)
+        if named is None or not 1 <= int(named["port"]) <= PORT_MAX:
+            raise InvalidInput(f"--server {call.server[:80]!r} is not host:port.", hint="Write it as mail.example.org:7640.")
         return call.server
     try:
         written = json.loads((call.data_dir / RUN_FILE).read_bytes())["grpc"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -20,6 +23,10 @@ from keycache.domain.verdict import Verdict
 SHORT_FINGERPRINT = 12
 """Digits shown in tables, 48 bits: among a million keys two hardly begin alike. `show` and `delete` take them, and refuse if so."""
 
+FOLD_MIN = 10
+_GAP = "  "
+"""What stands between two columns."""
+
 LONG_LIFE = timedelta(days=2)
 """From here on tables show the day of expiry, below also the minute."""
 
@@ -28,17 +35,46 @@ _KEPT = {verdict.value for verdict in Verdict if verdict.is_kept}
 _OUTCOMES = {"PASSED": ("passed ", "green"), "FAILED": ("FAILED ", "bold red"), "SKIPPED": ("skipped", "dim")}
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, fold: Sequence[str] = ()) -> Table:
-    """Columns named in `fold` give way when it gets narrow; all others stay whole."""
-    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for column in columns:
-        if column in fold:
-            made.add_column(column, overflow="fold")
-        else:
-            made.add_column(column, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-    return made
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A table where there is room for one, else each row as names and values. Columns named in `fold` give way first, down to
+    FOLD_MIN cells; all others stay whole."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    fold: Sequence[str]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self.rows or self._needed() <= options.max_width:
+            yield self._table()
+            return
+        for number, row in enumerate(self.rows):
+            if number:
+                yield Text("")
+            yield pairs(zip(self.columns, row, strict=True))
+
+    def _needed(self) -> int:
+        widths = (
+            max(map(cell_len, (name, *(row[place].plain for row in self.rows)))) for place, name in enumerate(self.columns)
+        )
+        least = (min(width, FOLD_MIN) if name in self.fold else width for name, width in zip(self.columns, widths, strict=True))
+        return sum(least) + len(_GAP) * (len(self.columns) - 1)
+
+    def _table(self) -> Table:
+        made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for column in self.columns:
+            if column in self.fold:
+                made.add_column(column, overflow="fold")
+            else:
+                made.add_column(column, no_wrap=True, overflow="ellipsis")
+        for row in self.rows:
+            made.add_row(*row)
+        return made
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, fold: Sequence[str] = ()) -> Listing:
+    cells = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+    return Listing(columns, cells, fold)
 
 
 def short(fingerprint: str) -> str:
@@ -88,7 +124,7 @@ def _unsaid(one: Document) -> str:
     return "" if one["detail"] in {one["advice"], *(gate["detail"] for gate in one["gates"])} else one["detail"]
 
 
-def lookups(results: Iterable[Document]) -> Table:
+def lookups(results: Iterable[Document]) -> Listing:
     rows: list[tuple[str | Text, ...]] = []
     for result in results:
         address = result["address"]
@@ -101,7 +137,7 @@ def lookups(results: Iterable[Document]) -> Table:
     return table(["Address", "Protocol", "Trust", "Origin", "Expires", "Key"], rows, fold=["Address"])
 
 
-def entries(listed: Iterable[Document]) -> Table:
+def entries(listed: Iterable[Document]) -> Listing:
     rows = [
         (
             addresses(entry),
@@ -159,7 +195,7 @@ def settings(answer: Document) -> Table:
     return pairs(rows)
 
 
-def entry(one: Document, audit: Iterable[Document]) -> list[Table | Text]:
+def entry(one: Document, audit: Iterable[Document]) -> list[Listing | Table | Text]:
     """Everything known of one entry."""
     head: list[tuple[str, object]] = [
         ("Fingerprint", one["fingerprint"]),
@@ -187,7 +223,7 @@ def entry(one: Document, audit: Iterable[Document]) -> list[Table | Text]:
         (sighting["origin"], sighting["source"], moment(sighting["cached_at"]), moment(sighting["refreshed_at"]))
         for sighting in one["sightings"]
     ]
-    parts: list[Table | Text] = [
+    parts: list[Listing | Table | Text] = [
         pairs(head),
         Text(""),
         table(["Origin", "Source", "First (UTC)", "Last (UTC)"], sightings, fold=["Source"]),
@@ -209,7 +245,7 @@ def validity(one: Document) -> str:
     return " ".join([*([f"from {moment(start)}"] if start else []), *([f"to {moment(end)}"] if end else []), "UTC"])
 
 
-def counts(verdicts: dict[str, int]) -> Table:
+def counts(verdicts: dict[str, int]) -> Listing:
     return table(["Verdict", "Number"], [(verdict(name), str(number)) for name, number in verdicts.items()])
 
 
@@ -236,7 +272,7 @@ def _add_texts(branch: Tree, *texts: str) -> None:
             branch.add(Text(plain(text), style="italic"))
 
 
-def generic(columns: Sequence[tuple[str, str]], documents: Iterable[dict[str, Any]], *, fold: Sequence[str] = ()) -> Table:
+def generic(columns: Sequence[tuple[str, str]], documents: Iterable[dict[str, Any]], *, fold: Sequence[str] = ()) -> Listing:
     """A table of documents: (title, field) for each column. Fields that end in `at` or `until` are instants."""
     rows = [
         tuple(moment(one[field]) if field in {"at", "until"} else str(one[field]) for _, field in columns) for one in documents

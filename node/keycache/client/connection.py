@@ -8,6 +8,7 @@ pair that does not fit together, as in the middle of being replaced, is left for
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,9 +70,10 @@ class Files:
                 hint="Get a client certificate with 'keycache client issue' on the node.",
             ) from error
         except OSError as error:
-            missing = next((path for path in (self.ca, self.certificate, self.key) if not path.exists()), self.key)
+            files = (self.ca, self.certificate, self.key)
+            culprit = next((path for path in files if not os.access(path, os.R_OK) or path.is_dir()), self.key)
             raise ConfigError(
-                f"Cannot read {missing}: {error.strerror or error}.",
+                f"Cannot read {culprit}: {error.strerror or error}.",
                 hint="Name the node's data directory, or CA, certificate and key; run it as the user they belong to.",
             ) from error
 

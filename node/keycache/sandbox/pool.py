@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from keycache.codec import key_from_wire, key_to_wire, timestamp
 from keycache.domain.entry import Key, Protocol
@@ -30,6 +30,7 @@ from keycache.domain.verdict import Verdict
 from keycache.harvest.budget import DEFAULT, Budget, refuse_size
 from keycache.sandbox import convert
 from keycache.sandbox.frames import MEMORY
+from keycache.sandbox.jobs import Failed, Job, Unable, expect, no_workers, settle, stopping
 from keycache.sandbox.limits import MIB, SandboxLimits
 from keycache.sandbox.process import COMMAND, WorkerLost, WorkerProcess
 from keycache.sandbox.room import Room
@@ -49,25 +50,6 @@ _GIVE_UP_AFTER = 3
 _log = logging.getLogger(__name__)
 
 
-class _Failed(Exception):
-    """A task came to no result. `limit`: it took too much; else the parser failed in an unforeseen way."""
-
-    def __init__(self, detail: str, *, limit: bool) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.limit = limit
-
-
-@dataclass(slots=True, kw_only=True)
-class _Job(Generic[T]):
-    """`make`: the encoded task, made when a worker is there for it. None: only have a worker ready. `extra_seconds`: it may take."""
-
-    make: Callable[[], bytes] | None
-    read: Callable[[sandbox_pb2.WorkerAnswer], T]
-    future: asyncio.Future[T]
-    extra_seconds: float = 0.0
-
-
 @dataclass(slots=True, kw_only=True)
 class PoolState:
     """For status and metrics. `replaced`: workers lost since start; `failed`: tasks that ended with them."""
@@ -85,7 +67,7 @@ class _Slot:
     """One place for a worker. `offer`: set while the slot waits for a job."""
 
     number: int
-    offer: asyncio.Future[_Job[Any]] | None = None
+    offer: asyncio.Future[Job[Any]] | None = None
     worker: WorkerProcess | None = None
     losses: int = 0
     failed_starts: int = 0
@@ -102,7 +84,7 @@ class WorkerPool:
         self._budget = budget
         self._slots = [_Slot(number) for number in range(max(self._limits.workers, 1))]
         self._idle: list[_Slot] = []
-        self._pending: deque[_Job[Any]] = deque()
+        self._pending: deque[Job[Any]] = deque()
         self._room = Room(self._limits.waiting_bytes)
         self._trust: bytes | None = None
         self._trust_version = 0
@@ -130,8 +112,8 @@ class WorkerPool:
     async def close(self) -> None:
         """Ends the workers. What is still waiting gets Unavailable; drain the callers first."""
         self._closed = True
-        self._fail_pending(_stopping())
-        self._room.close(_stopping())
+        self._fail_pending(stopping())
+        self._room.close(stopping())
         for task in self._tasks:
             task.cancel()
         group, self._group = self._group, None
@@ -173,12 +155,12 @@ class WorkerPool:
             return sandbox_pb2.WorkerTask(now=timestamp(now), examine=task).SerializeToString()
 
         def read(answer: sandbox_pb2.WorkerAnswer) -> Examination:
-            _expect(answer, "examination")
+            expect(answer, "examination")
             return convert.examination_from_wire(answer.examination)
 
         try:
             return await self._run(make, read, len(message))
-        except _Failed as failed:
+        except Failed as failed:
             verdict = Verdict.PARSER_LIMIT if failed.limit else Verdict.UNREADABLE_MESSAGE
             return Examination(direction=envelope.stated, sender=None, message_id="", verdict=verdict, detail=failed.detail)
 
@@ -193,13 +175,13 @@ class WorkerPool:
             return sandbox_pb2.WorkerTask(now=timestamp(now), read_material=task).SerializeToString()
 
         def read(answer: sandbox_pb2.WorkerAnswer) -> tuple[Finding, ...]:
-            _expect(answer, "findings")
+            expect(answer, "findings")
             return tuple(convert.finding_from_wire(finding) for finding in answer.findings.findings)
 
         extra = 0.0 if addresses else self._limits.import_wall_seconds - self._limits.wall_seconds
         try:
             return await self._run(make, read, len(blob), max(extra, 0.0))
-        except _Failed as failed:
+        except Failed as failed:
             verdict = Verdict.PARSER_LIMIT if failed.limit else Verdict.MALFORMED_KEY
             return (Finding(protocol=protocol, key=None, verdict=verdict, detail=failed.detail),)
 
@@ -213,12 +195,12 @@ class WorkerPool:
             return sandbox_pb2.WorkerTask(certificates=task).SerializeToString()
 
         def read(answer: sandbox_pb2.WorkerAnswer) -> tuple[bytes, ...]:
-            _expect(answer, "certificates")
+            expect(answer, "certificates")
             return tuple(answer.certificates.der)
 
         try:
             return await self._run(make, read, len(blob))
-        except _Failed:
+        except Failed:
             return ()
 
     async def merge(self, known: Key, seen: Key, now: datetime) -> Key:
@@ -230,7 +212,7 @@ class WorkerPool:
             return sandbox_pb2.WorkerTask(now=timestamp(now), merge=task).SerializeToString()
 
         def read(answer: sandbox_pb2.WorkerAnswer) -> Key:
-            _expect(answer, "key")
+            expect(answer, "key")
             merged = key_from_wire(answer.key)
             if (merged.protocol, merged.fingerprint) != (known.protocol, known.fingerprint):
                 raise InvalidInput("Merging two copies of a key cannot give another key.")
@@ -238,7 +220,7 @@ class WorkerPool:
 
         try:
             return await self._run(make, read, len(known.material) + len(seen.material))
-        except _Failed:
+        except Failed:
             return join_keys(seen, known)
 
     # Queue -----------------------------------------------------------------------------------------------------------------------
@@ -250,18 +232,18 @@ class WorkerPool:
         size: int,
         extra_seconds: float = 0.0,
     ) -> T:
-        """Raises _Failed, Unavailable."""
+        """Raises Failed, Unavailable."""
         await self._room.enter(size)
         try:
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-            self._dispatch(_Job(make=make, read=read, future=future, extra_seconds=extra_seconds))
+            self._dispatch(Job(make=make, read=read, future=future, extra_seconds=extra_seconds))
             return await future
         finally:
             self._room.leave(size)
 
-    def _dispatch(self, job: _Job[Any]) -> None:
+    def _dispatch(self, job: Job[Any]) -> None:
         if self._closed:
-            raise _stopping()
+            raise stopping()
         while self._idle:
             offer = self._idle.pop().offer
             if offer is not None and not offer.done():
@@ -271,7 +253,7 @@ class WorkerPool:
 
     def _fail_pending(self, error: Unavailable) -> None:
         while self._pending:
-            _settle(self._pending.popleft(), error)
+            settle(self._pending.popleft(), error)
 
     # Workers ---------------------------------------------------------------------------------------------------------------------
 
@@ -280,10 +262,10 @@ class WorkerPool:
         await asyncio.sleep(self._limits.warm_seconds)
         if not self.pids:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._dispatch(_Job(make=None, read=lambda _: None, future=future))
+            self._dispatch(Job(make=None, read=lambda _: None, future=future))
 
     async def _serve(self, slot: _Slot) -> None:
-        job: _Job[Any] | None = None
+        job: Job[Any] | None = None
         try:
             while True:
                 job = await self._next(slot)
@@ -297,11 +279,11 @@ class WorkerPool:
             if slot.offer is not None and slot.offer.done() and not slot.offer.cancelled():
                 job = slot.offer.result()  # handed over in the very moment of closing
             if job is not None:
-                _settle(job, _stopping())
+                settle(job, stopping())
             if slot.worker is not None:
                 await slot.worker.stop()
 
-    async def _next(self, slot: _Slot) -> _Job[Any]:
+    async def _next(self, slot: _Slot) -> Job[Any]:
         if self._pending:
             return self._pending.popleft()
         slot.offer = asyncio.get_running_loop().create_future()
@@ -310,7 +292,7 @@ class WorkerPool:
         slot.offer = None
         return job
 
-    async def _work(self, slot: _Slot, job: _Job[Any]) -> None:
+    async def _work(self, slot: _Slot, job: Job[Any]) -> None:
         worker = slot.worker
         assert worker is not None
         assert job.make is not None
@@ -318,16 +300,16 @@ class WorkerPool:
             extra = await self._bring_trust(worker)
             result = await worker.ask(job.make(), job.read, extra_seconds=extra + job.extra_seconds)
         except WorkerLost as lost:
-            _settle(job, _Failed(str(lost), limit=True))
+            settle(job, Failed(str(lost), limit=True))
             self._failed += 1
             await self._lose(slot, str(lost))
-        except _Unable as unable:
+        except Unable as unable:
             detail = (
                 f"It took more than {self._limits.memory_bytes // MIB} MiB of memory."
                 if unable.error == MEMORY
                 else f"A parser failed on it ({unable.error}). Please report this."
             )
-            _settle(job, _Failed(detail, limit=unable.error == MEMORY))
+            settle(job, Failed(detail, limit=unable.error == MEMORY))
             # It may end by itself now, or be half broken: the next mail is not to suffer for this one.
             self._failed += 1
             await self._lose(slot, detail)
@@ -349,7 +331,7 @@ class WorkerPool:
         await worker.send(self._trust)
         return self._limits.start_seconds
 
-    async def _start(self, slot: _Slot, job: _Job[Any] | None) -> bool:
+    async def _start(self, slot: _Slot, job: Job[Any] | None) -> bool:
         """Until there is a worker; slower and slower while they die in a row.
 
         A `job` that waits for it goes to another worker when this one does not start, or is told (False) when there is none.
@@ -368,9 +350,9 @@ class WorkerPool:
                     self._dispatch(job)
                     return False
                 if slot.failed_starts >= _GIVE_UP_AFTER and not self.pids:
-                    self._fail_pending(_no_workers(str(lost)))
+                    self._fail_pending(no_workers(str(lost)))
                     if job is not None:
-                        _settle(job, _no_workers(str(lost)))
+                        settle(job, no_workers(str(lost)))
                         return False
         return True
 
@@ -381,35 +363,3 @@ class WorkerPool:
         _log.warning("parser worker replaced: %s", reason)
         if worker is not None:
             await worker.kill()
-
-
-class _Unable(Exception):
-    """The worker lives, but its parser failed; `error` as in the answer."""
-
-    def __init__(self, error: str) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-def _expect(answer: sandbox_pb2.WorkerAnswer, kind: str) -> None:
-    """Raises _Unable for an error told by the worker, InvalidInput for an answer to something else."""
-    told = answer.WhichOneof("answer")
-    if told == "error":
-        raise _Unable(answer.error if answer.error.isidentifier() else "unnamed error")
-    if told != kind:
-        raise InvalidInput("An answer to another question.")
-
-
-def _settle(job: _Job[Any], error: Exception) -> None:
-    if job.make is None:
-        job.future.cancel()  # nobody waits for it
-    elif not job.future.done():
-        job.future.set_exception(error)
-
-
-def _stopping() -> Unavailable:
-    return Unavailable("This node is stopping.", hint="Ask another node, or try again once it runs.")
-
-
-def _no_workers(reason: str) -> Unavailable:
-    return Unavailable(f"No parser worker can be started. {reason}", hint="See the node's log, memory and process limits.")

@@ -47,7 +47,8 @@ class WorkerProcess:
     @classmethod
     async def start(cls, limits: SandboxLimits, budget: Budget, command: Sequence[str] = COMMAND) -> WorkerProcess:
         """Ready for tasks. Raises WorkerLost. `command`: for Python; limits follow as further arguments (see `child`)."""
-        numbers = (os.getpid(), limits.memory_bytes, limits.cpu_seconds, limits.import_cpu_seconds, budget.message_bytes)
+        importing = max(limits.import_cpu_seconds, limits.cpu_seconds)
+        numbers = (os.getpid(), limits.memory_bytes, limits.cpu_seconds, importing, budget.message_bytes)
         arguments = [str(number) for number in numbers]
         # -I: neither the environment nor the working directory decides what is imported. -B: the worker can write no files.
         # Its own session: a terminal's signals are for the node. No environment: it may hold secrets.

@@ -58,8 +58,8 @@ def register(app: typer.Typer) -> None:
         async def conversation(node: Connection) -> IssueClientResponse:
             return await node.call(node.admin.IssueClient, request)
 
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)  # before anything is issued that could not be written
         answer = talk(call, conversation)
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(files["key"], key.pem)
         write_public(files["certificate"], answer.certificate)
         write_public(files["ca"], answer.ca)

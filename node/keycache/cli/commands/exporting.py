@@ -113,9 +113,12 @@ def _target(path: Path | None) -> Iterator[IO[str]]:
             yield stream
         return
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
     try:
+        unfinished.unlink(missing_ok=True)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the caller knows
+    try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             yield stream
             stream.flush()

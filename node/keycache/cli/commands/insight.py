@@ -57,9 +57,8 @@ def register(app: typer.Typer) -> None:
             return
         from keycache.cli import mail_lines, tables
 
-        screen.show(tables.counts(document["counts"]), "", mail_lines.SEEN)
-        room = screen.room()
-        screen.show_lines(one for line in document["recent"] for one in mail_lines.seen(line, room, long=long))
+        screen.show(tables.counts(document["counts"]), "")
+        screen.show_lines(mail_lines.recent(document["recent"], screen.room(), long=long))
 
     @command(app, "audit", example="keycache audit --subject alice@example.org")
     def audit(

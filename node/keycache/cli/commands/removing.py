@@ -13,6 +13,7 @@ from keycache.cli.session import talk
 from keycache.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from keycache.cli.present import Document
     from keycache.client import Connection
     from keycache.v1.admin_pb2 import PurgeRequest, PurgeResponse, Status
 
@@ -113,11 +114,21 @@ def _release(call: Call, request: PurgeRequest, *, dry_run: bool) -> None:
     if dry_run:
         _foretold(call, waiting)
         return
+    if not waiting and not request.trust_clock:
+        document = {"dry_run": False, "matched": 0, "removed": 0, "revision": state.applied_revision}
+        _shown(call, document, "No expired key waits to be removed; there is nothing to confirm.")
+        return
     question = f"Remove {_keys(waiting)} that expired?" if request.confirm_held else f"{_keys(waiting)} wait to be removed."
     if request.trust_clock:
         question = f"{question} Is it {present.moment(state, 'now')} now, as the node's clock says?"
     screen.confirm(question, yes=call.yes)
-    _told(call, _purged(call, request, dry_run=False))
+    answer = _purged(call, request, dry_run=False)
+    if request.confirm_held:
+        _told(call, answer)
+    else:
+        _shown(
+            call, _document(answer), "The node's clock counts as right from now on; the next sweep removes what has expired."
+        )
 
 
 def _foretold(call: Call, matched: int) -> None:
@@ -137,11 +148,18 @@ def _purged(call: Call, request: PurgeRequest, *, dry_run: bool) -> PurgeRespons
 
 
 def _told(call: Call, answer: PurgeResponse) -> None:
+    _shown(call, _document(answer), f"Removed {_keys(answer.removed)}.")
+
+
+def _document(answer: PurgeResponse) -> Document:
+    return {"dry_run": False, "matched": answer.matched, "removed": answer.removed, "revision": answer.revision}
+
+
+def _shown(call: Call, document: Document, sentence: str) -> None:
     if call.json:
-        document = {"dry_run": False, "matched": answer.matched, "removed": answer.removed, "revision": answer.revision}
         screen.show_json(document)
     else:
-        screen.say(f"Removed {_keys(answer.removed)}.")
+        screen.say(sentence)
 
 
 def _keys(number: int) -> str:
