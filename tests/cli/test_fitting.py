@@ -35,6 +35,10 @@ def test_however_narrow_something_remains() -> None:
 
 
 def test_sentences_are_folded_between_words_under_their_indentation() -> None:
-    assert folded("The content is not what was signed.", 20, indent=4) == ["    The content is", "    not what was", "    signed."]
+    assert folded("The content is not what was signed.", 20, indent=4) == [
+        "    The content is",
+        "    not what was",
+        "    signed.",
+    ]
     assert folded("NAME: what to do now", 12, indent=2, first=0) == ["NAME: what", "  to do now"]
     assert folded("The content is not what was signed.", None, indent=4) == ["    The content is not what was signed."]

@@ -203,13 +203,19 @@ def test_a_table_that_has_no_room_becomes_names_and_values() -> None:
     shown = tables.table(["Address", "Key"], [("alice@example.org", "a" * 12), ("bob@example.org", "b" * 12)], fold=["Address"])
     wide, folded, narrow = (rendered(shown, width=width).splitlines() for width in (31, 24, 23))
     assert [line.rstrip() for line in wide[2:]] == ["alice@example.org  aaaaaaaaaaaa", "bob@example.org    bbbbbbbbbbbb"]
-    assert [line.rstrip() for line in folded[2:]] == ["alice@exam  aaaaaaaaaaaa", "ple.org", "bob@exampl  bbbbbbbbbbbb", "e.org"]
+    assert [line.rstrip() for line in folded[2:]] == [
+        "alice@exam  aaaaaaaaaaaa",
+        "ple.org",
+        "bob@exampl  bbbbbbbbbbbb",
+        "e.org",
+    ]
     assert [line.rstrip() for line in narrow] == [
-        "Address  alice@example.o",
-        "         rg",
+        "Address  alice@example.",
+        "         org",
         "Key      aaaaaaaaaaaa",
         "",
-        "Address  bob@example.org",
+        "Address  bob@example.or",
+        "         g",
         "Key      bbbbbbbbbbbb",
     ]
 

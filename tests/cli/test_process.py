@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -91,11 +93,12 @@ def test_messages_come_from_standard_input_too(node: Node) -> None:
     assert "CACHED" in result.stdout.decode()
 
 
-def test_a_closed_pipe_is_no_matter(node: Node) -> None:
+@pytest.mark.parametrize("arguments", [["settings", "show", "--json"], ["settings", "show"], ["version"]])
+def test_a_closed_pipe_is_no_matter(node: Node, arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run(
-        [EXECUTABLE, "--data-dir", node.data_dir, "settings", "show", "--json"],
+        [EXECUTABLE, "--data-dir", node.data_dir, *arguments],
         stdout=writer,
         stderr=subprocess.PIPE,
         env=OWN_ENVIRONMENT,
@@ -104,6 +107,109 @@ def test_a_closed_pipe_is_no_matter(node: Node) -> None:
     )
     os.close(writer)
     assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_a_full_disk_is_told_in_a_line(node: Node) -> None:
+    for arguments in (["list"], ["list", "--json"], ["list", "--help"]):
+        with Path("/dev/full").open("wb") as full:
+            process = subprocess.run(
+                [EXECUTABLE, "--data-dir", node.data_dir, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env=OWN_ENVIRONMENT,
+                timeout=60,
+                check=False,
+            )
+        assert (process.returncode, process.stderr) == (1, b"keycache: No space left on device.\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_matter(node: Node, closed: str) -> None:
+    for arguments in ("settings show", "harvest - --json"):
+        line = f'exec "$0" --data-dir "$1" {arguments} {closed}'
+        process = subprocess.run(
+            ["/bin/sh", "-c", line, EXECUTABLE, node.data_dir],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=OWN_ENVIRONMENT,
+            timeout=60,
+            check=False,
+        )
+        assert (process.returncode, process.stderr) == (0, b""), arguments
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_when_the_node_dies_the_verdicts_so_far_are_told_first(tmp_path: Path, form: list[str]) -> None:
+    node = start(tmp_path / "data")
+    mail = b"From: a@one.example\r\n\r\nhi\r\n"
+    pipes = [tmp_path / name for name in ("first.eml", "second.eml", "third.eml")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [EXECUTABLE, "--data-dir", node.data_dir, "harvest", "--direction", "inbound", *pipes, *form],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=OWN_ENVIRONMENT,
+    )
+    with pipes[0].open("wb") as stream:
+        stream.write(mail)
+    # That the second is opened says that the first has its verdict.
+    with pipes[1].open("wb") as stream:
+        node.process.kill()
+        node.process.wait()
+        stream.write(mail)
+    stdout, stderr = (stream.decode() for stream in process.communicate(timeout=60))
+    assert process.returncode == 3
+    if form:
+        told = [(one["file"], one["verdict"]) for one in json.loads(stdout)["results"]]
+        assert told == [(str(pipes[0]), "NO_KEY_MATERIAL")]
+    else:
+        assert stdout.startswith(f"NO_KEY_MATERIAL       {pipes[0]}\n")
+    lines = stderr.splitlines()
+    assert lines[0] == f"keycache: 1 of 3 files have their verdict, those from {pipes[1]} on not."
+    assert lines[1].startswith("keycache: No node answers at 127.0.0.1:")
+
+
+def test_a_node_of_any_port_that_does_not_run_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "keycache.toml").write_text('[listen]\ngrpc = "127.0.0.1:0"\n')
+    node = start(tmp_path)
+    assert stop(node) == 0
+    result = spawn("status", "--data-dir", tmp_path)
+    assert (result.returncode, result.stderr.decode()) == (
+        3,
+        f"keycache: The node of {tmp_path} does not run.\n  Start it with: keycache serve --data-dir {tmp_path}\n",
+    )
+
+
+def test_a_data_directory_that_is_a_file_is_misuse() -> None:
+    result = spawn("status", "--data-dir", "/etc/passwd")
+    assert (result.returncode, b"/etc/passwd is not a folder." in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "server", ["localhost", "localhost:0", "localhost:99999", "dns:///localhost:7640", "::1:7640", ":7640"]
+)
+def test_a_server_is_a_host_and_a_port(server: str) -> None:
+    result = spawn("status", "--server", server)
+    assert (result.returncode, b"is not host:port" in result.stderr) == (2, True)
+
+
+def test_names_that_are_no_text_are_harvested_and_imported(node: Node, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.eml"
+    Path(os.fsdecode(name)).write_bytes(b"From: a@one.example\n\nhi\n")
+    for command in ("harvest", "import"):
+        process = subprocess.run(
+            [EXECUTABLE, "--data-dir", node.data_dir, command, name, "--json"],
+            capture_output=True,
+            env=OWN_ENVIRONMENT,
+            timeout=60,
+            check=False,
+        )
+        assert (process.returncode, process.stderr) == (0, b"")
+        (result,) = json.loads(process.stdout)["results"]
+        assert result["verdict"] == "NO_KEY_MATERIAL"
+        assert "udce9.eml" in ascii(result.get("file") or result["source"])
 
 
 def test_ctrl_c_ends_quietly_with_130(node: Node) -> None:
@@ -120,8 +226,12 @@ def test_ctrl_c_ends_quietly_with_130(node: Node) -> None:
     process.stdin.flush()
     while _waiting(process.stdin.fileno()):
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    # With the pipe still open: nobody need press Ctrl-D too. A signal between two reads is seen by neither, so it is sent again.
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+    _, stderr = process.communicate()
     assert (process.returncode, stderr) == (130, b"")
 
 

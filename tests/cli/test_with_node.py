@@ -79,6 +79,14 @@ def test_harvest_of_a_missing_file_tells_so_and_takes_the_others(cli: Command, t
     assert [one["verdict"] for one in result.json["results"]] == ["UNREADABLE_MESSAGE", "CACHED"]
 
 
+def test_a_folder_is_no_mail_and_what_to_do_with_it_is_told(cli: Command, tmp_path: Path) -> None:
+    result = cli("harvest", tmp_path, "", "--json")
+    assert [(one["verdict"], one["detail"]) for one in result.json["results"]] == [
+        ("UNREADABLE_MESSAGE", "It is a folder: name the mails in it, or take them all over with 'keycache import'."),
+        ("UNREADABLE_MESSAGE", "It cannot be read: The name is empty."),
+    ]
+
+
 def test_a_stated_outbound_mail_is_not_harvested(cli: Command, tmp_path: Path) -> None:
     mail = write(tmp_path / "out.eml", key_mail("outbound@one.example"))
     result = cli("harvest", "--direction", "outbound", mail, "--json")
@@ -204,8 +212,11 @@ def test_purge_wants_to_know_exactly_what(cli: Command, arguments: list[str]) ->
 
 def test_purge_can_release_what_is_held(cli: Command) -> None:
     assert cli("purge", "--confirm-held", "--yes", "--json").json["removed"] == 0
+    nothing = "No expired key waits to be removed; there is nothing to confirm.\n"
+    assert cli("purge", "--confirm-held").out == nothing  # and nobody is asked
     assert cli("purge", "--trust-clock").code == 1
-    assert cli("purge", "--trust-clock", "--yes").code == 0
+    trusted = "The node's clock counts as right from now on; the next sweep removes what has expired.\n"
+    assert cli("purge", "--trust-clock", "--yes").out == trusted
 
 
 def test_blocks_are_added_listed_and_removed(cli: Command, tmp_path: Path) -> None:
@@ -334,11 +345,31 @@ def test_import_names_bad_lines_and_files_and_goes_on(cli: Command, tmp_path: Pa
     junk = write(tmp_path / "junk.asc", b"junk")
     result = cli("import", lines, junk, tmp_path / "missing")
     assert result.code == 1
-    assert f"{lines}:2: INVALID: 'protocol': 'PGP' is none of SMIME, OPENPGP." in result.err
-    assert f"{lines}:3: MALFORMED_KEY" in result.err
-    assert "junk.asc: MALFORMED_KEY" in result.err
+    told = result.err.splitlines()
+    where = told.index(f"INVALID               {lines}:2")
+    assert told[where + 1] == "    'protocol': 'PGP' is none of SMIME, OPENPGP."
+    assert f"MALFORMED_KEY         {lines}:3" in told
+    assert "MALFORMED_KEY         junk.asc" in told
     assert "No such file or directory" in result.err
     assert re.search(r"ALREADY_FRESH +2", result.out)
+
+
+def test_a_file_of_keys_has_the_verdict_of_its_best_key(cli: Command, tmp_path: Path) -> None:
+    times: dict[str, Any] = {"not_before": NOW - 10 * DAY, "not_after": NOW + 100 * DAY}
+    root = authority("Nine's Root", **times)
+    good = person("both@nine.example", root, **times)
+    expired = person("both@nine.example", root, not_before=NOW - 9 * DAY, not_after=NOW - DAY)
+    both = write(tmp_path / "both.pem", expired.pem + good.pem)
+    (result,) = cli("import", both, "--json").json["results"]
+    verdicts = {key["verdict"]: key["detail"] for key in result["keys"]}
+    assert set(verdicts) == {"CERTIFICATE_EXPIRED", "UNTRUSTED_ISSUER"}
+    assert (result["verdict"], result["detail"]) == ("UNTRUSTED_ISSUER", verdicts["UNTRUSTED_ISSUER"])
+
+
+def test_mail_without_keys_is_counted_by_an_import_and_not_listed(cli: Command, tmp_path: Path) -> None:
+    result = cli("import", write(tmp_path / "plain.eml", b"From: nobody@nine.example\n\nhi\n"))
+    assert (result.code, result.err) == (0, "")
+    assert re.search(r"NO_KEY_MATERIAL +1", result.out)
 
 
 def test_export_in_text_forms_holds_keys_of_one_protocol(cli: Command, tmp_path: Path) -> None:
@@ -383,7 +414,8 @@ def test_a_client_gets_a_certificate_that_works_for_its_role_only(cli: Command, 
     assert (again.code, "exist already" in again.err) == (1, True)
 
 
-def test_every_table_fits_eighty_columns(cli: Command, tmp_path: Path) -> None:
+def test_every_table_fits_eighty_columns(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     long = f"{'long.' * 9}name@thirteen.example"
     harvest(cli, tmp_path, long)
     mail = tmp_path / "mail.eml"
@@ -392,6 +424,7 @@ def test_every_table_fits_eighty_columns(cli: Command, tmp_path: Path) -> None:
         ["list", "--domain", "thirteen.example"],
         ["show", long],
         ["lookup", long],
+        ["harvest", mail, "--direction", "inbound"],
         ["explain", mail, "--direction", "inbound"],
         ["settings", "show"],
         ["settings", "history"],
@@ -399,6 +432,7 @@ def test_every_table_fits_eighty_columns(cli: Command, tmp_path: Path) -> None:
         ["block", "list"],
         ["audit"],
         ["verdicts"],
+        ["verdicts", "--long"],
     )
     for arguments in commands:
         result = cli(*arguments)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -147,10 +147,15 @@ class Connection:
         answers to what it yielded before."""
         failures: list[Exception] = []
         call = method(_noting(requests, failures), timeout=timeout)
+        endings: list[grpc.aio.AioRpcError] = []
+        call.add_done_callback(lambda ended: endings.append(_ending(ended)))
         try:
             with translated(self.target):
-                async for response in call:
-                    yield response
+                try:
+                    async for response in call:
+                        yield response
+                except grpc.aio.AioRpcError as error:
+                    raise endings[0] if endings else error from None
         except KeycacheError:
             if failures:
                 raise failures[0] from None
@@ -216,6 +221,23 @@ async def _noting(requests: AsyncIterator[Request], failures: list[Exception]) -
             yield request
     except Exception as error:  # noqa: BLE001 -- `exchange` raises it once the node has answered what came before
         failures.append(error)
+
+
+def _ending(call: Any) -> grpc.aio.AioRpcError:
+    """How a call ends, as the node said. A request that is being sent at that moment fails, and grpc.aio then writes an internal
+    error of its own over the node's word, so it must be read as soon as it is there."""
+    code, details, trailing = (_at_once(part) for part in (call.code(), call.details(), call.trailing_metadata()))
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing or grpc.aio.Metadata(), details, None)
+
+
+def _at_once(answer: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        answer.send(None)
+    except StopIteration as stop:
+        return stop.value
+    answer.close()
+    raise RuntimeError("a call that has ended does not tell how")
 
 
 def _no_password() -> bytes:

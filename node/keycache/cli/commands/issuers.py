@@ -95,7 +95,9 @@ def _decide(call: Call, issuer: str, state: IssuerState, certificate: bytes) -> 
         }
         screen.show_json(document)
         return
-    screen.say(f"{'Approved' if approve else 'Rejected'} {chosen.name}: {answer.entries} keys {effect}.")
+    screen.say(
+        f"{'Approved' if approve else 'Rejected'} {chosen.name}: {'1 key' if answer.entries == 1 else f'{answer.entries} keys'} {effect}."
+    )
     if answer.still_held:
         screen.say(f"{answer.still_held} stay held, each for a reason of its own; see 'keycache list --trust held'.")
 
