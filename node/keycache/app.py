@@ -73,11 +73,13 @@ async def _serve(config: Config, clock: SystemClock) -> None:
         flows = group.create_task(cache.run(ready), name="flows")
         await _either(ready, stopping)
         if not stopping.is_set():
-            await _open(config, server, http)
-            renewal = group.create_task(_renew(pki, server, clock), name="renewal")
-            await stopping.wait()
-            _log.info("node stopping", grace_seconds=GRACE_SECONDS)
-            await _shut(config, server, http)
+            try:
+                await _open(config, server, http)
+                renewal = group.create_task(_renew(pki, server, clock), name="renewal")
+                await stopping.wait()
+                _log.info("node stopping", grace_seconds=GRACE_SECONDS)
+            finally:  # also when a port is taken or a flow fails: gRPC's server must not outlive the loop
+                await _shut(config, server, http)
             renewal.cancel()
         flows.cancel()
     _log.info("node stopped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 
@@ -16,6 +17,7 @@ from keycache.domain.log import Record
 from keycache.domain.lookup import Row
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Counts, Replica, ReplicaChange
+from keycache.v1 import cache_pb2
 from support.entries import T0, fingerprint_of, gone, make_entry, make_sighting, put
 
 
@@ -60,6 +62,11 @@ def test_an_applied_entry_is_found_by_address_by_fingerprint_and_by_name(replica
         rest=codec.halves(codec.encode_entry(entry))[1],
     )
     second = row._replace(address="second@example.com")
+    not_ready = (None, None, row.not_before, row.not_after, row.fingerprint, None, row.key)
+    assert list(replica.lookup_ready(["second@example.com", "nobody@example.org", "bob@example.org"])) == [
+        (0, *not_ready),
+        (2, *not_ready),
+    ]
     assert replica.lookup(["bob@example.org"]) == {"bob@example.org": [row]}
     assert replica.lookup(["second@example.com", "nobody@example.org", "bob@example.org", "bob@example.org"]) == {
         "bob@example.org": [row],
@@ -71,6 +78,37 @@ def test_an_applied_entry_is_found_by_address_by_fingerprint_and_by_name(replica
     assert replica.entry(Protocol.SMIME, entry.key.fingerprint) == stored(entry, 7)
     assert replica.entry(Protocol.OPENPGP, entry.key.fingerprint) is None
     assert replica.cursor() == at(7)
+
+
+@pytest.mark.parametrize(("origin", "number"), [(Origin.HARVESTED, 0), (Origin.LOOKED_UP, 1), (Origin.IMPORTED, 2)])
+def test_a_ready_entry_is_read_with_its_sighting_as_the_wire_has_it(replica: Replica, origin: Origin, number: int) -> None:
+    sighting = make_sighting(origin, cached_at=T0 - timedelta(days=3), refreshed_at=T0 + timedelta(microseconds=1))
+    entry = make_entry(1, sighting, addresses=["Bob@example.org"], not_after=T0)
+    replica.apply([put(entry, 7)], at(7))
+    found = cache_pb2.FoundKey(
+        origin=codec.wire_enum(origin),  # type: ignore[arg-type]
+        cached_at=codec.timestamp(sighting.cached_at),
+        refreshed_at=codec.timestamp(sighting.refreshed_at),
+    )
+    fixed = (codec.to_us(T0) + 1, None, codec.to_us(T0), entry.key.fingerprint.text, found.SerializeToString())
+    row = (number, *fixed, codec.halves(codec.encode_entry(entry))[0])
+    assert list(replica.lookup_ready(["bob@example.org"])) == [(0, *row)]
+    assert list(replica.lookup_ready(["bob@example.org", "x@example.org", "bob@example.org"])) == [(0, *row), (2, *row)]
+    assert list(replica.lookup_ready(["Bob@example.org"])) == list(replica.lookup_ready([])) == []
+
+
+def test_an_entry_that_gets_a_second_sighting_or_a_defect_is_ready_no_more(replica: Replica) -> None:
+    entry, later = make_entry(1, addresses=["bob@example.org"]), make_sighting(Origin.IMPORTED)
+    twice, revoked = (
+        replace(entry, sightings=(*entry.sightings, later)),
+        replace(entry, key=replace(entry.key, defect=Defect.REVOKED)),
+    )
+    ready = []
+    for revision, changed in enumerate((entry, twice, entry, revoked, entry), 1):
+        replica.apply([put(changed, revision)], at(revision))
+        ((_, *row),) = replica.lookup_ready(["bob@example.org"])
+        ready.append([value is not None for value in (row[0], row[1], row[5])])
+    assert ready == [[True] * 3, [False] * 3, [True] * 3, [False] * 3, [True] * 3]
 
 
 def test_a_key_without_evidence_or_bounds_has_zero_and_none(replica: Replica) -> None:

@@ -120,12 +120,20 @@ def everything(replica: Replica, query: EntryQuery) -> tuple[object, ...]:
     asked = sorted({address.index for entry in kept for address in entry.key.addresses} | {"nobody@example.org"})
     batch = {index: sorted(rows) for index, rows in replica.lookup(asked).items()}
     assert batch == {index: sorted(found[index]) for index in asked if (found := replica.lookup([index]))}
+    # The short way's rows, by place: of the same entries, whichever way they are read, alone or many.
+    ready = sorted(replica.lookup_ready(asked), key=repr)
+    alone = [(place, *row[1:]) for place, index in enumerate(asked) for row in replica.lookup_ready([index])]
+    assert ready == sorted(alone, key=repr)
+    assert sorted((asked[row[0]], row[5], row[7]) for row in ready) == sorted(
+        (index, row.fingerprint, row.key) for index, rows in batch.items() for row in rows
+    )
     fingerprints = sorted({entry.key.fingerprint.text for entry in kept})
     return (
         replica.cursor(),
         pages,
         replica.count(query),
         batch,
+        ready,
         [replica.lookup_fingerprint(Fingerprint(one)) for one in fingerprints],
         [replica.entry(protocol, Fingerprint(one)) for one in fingerprints for protocol in Protocol],
         replica.counts(now=query.now, timeouts=query.timeouts),

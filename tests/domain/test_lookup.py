@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 
 from keycache.codec import encode_entry, from_us, to_us
 from keycache.domain.entry import Defect, Entry, Origin, Protocol, Sighting, Trust
-from keycache.domain.lookup import DEFAULT_FILTER, Answer, LookupFilter, MissCode, Row, choose, timeouts_us
+from keycache.domain.lookup import (
+    DEFAULT_FILTER,
+    Answer,
+    LookupFilter,
+    MissCode,
+    Row,
+    Served,
+    choose,
+    ready_sighting,
+    serve_ready,
+    timeouts_us,
+)
 from keycache.domain.names import Revision
 from keycache.domain.settings import Timeouts
-from keycache.store.rows import row
+from keycache.store.rows import ready_row, row
 from support.entries import T0, fingerprint_of, make_entry, make_sighting
 from support.properties import bounded
 
@@ -266,3 +277,80 @@ def test_the_answer_agrees_with_a_model_that_is_obviously_right(entries, accept,
     assert [(found.row.fingerprint, found.origin, from_us(found.expires_at)) for found in answer.keys] == served
     assert (answer.miss is None) == bool(served)
     assert (answer.miss is MissCode.NOT_FOUND) == (not anything)
+
+
+# the short way
+def served(
+    *entries: Entry, timeouts: Timeouts | None = None, now: datetime = T0, blocked: Sequence[int] = (), shuffle: int = 1
+) -> Served | Answer | None:
+    """The answer of the short way, between those to two other addresses."""
+    texts = {fingerprint_of(number, protocol).text for number in blocked for protocol in Protocol}
+    rows = [ready_row(1, entry, encode_entry(entry)) for entry in entries for _ in entry.key.addresses]
+    other = make_entry(19)
+    before, answer, after = serve_ready(
+        [ready_row(0, other, encode_entry(other)), *rows][::shuffle],
+        3,
+        timeouts=timeouts_us(timeouts or Timeouts()),
+        now=to_us(now),
+        blocked=texts.__contains__ if texts else None,
+    )
+    assert after == Answer((), MissCode.NOT_FOUND), "no row names this one"
+    assert before is None or (isinstance(before, tuple) and before[0] == row("", other, Revision(1), encode_entry(other)).key)
+    return answer
+
+
+@pytest.mark.parametrize("why", [why for why, (_, how, _) in MISSES.items() if "accept" not in how])
+def test_the_short_way_serves_no_key_that_must_be_withheld_and_leaves_the_reason_to_the_judge(why: str) -> None:
+    entry, how, _ = MISSES[why]
+    assert served(entry, **how) is None
+
+
+@pytest.mark.parametrize("origin", Origin)
+def test_the_short_way_serves_a_key_to_the_last_microsecond_of_its_origins_timeout(origin: Origin) -> None:
+    timeouts = Timeouts(harvested=3 * HOUR, looked_up=DAY, imported=30 * DAY)
+    entry = bobs(1, make_sighting(origin, cached_at=T0 - HOUR, refreshed_at=T0))
+    end = T0 + timeouts.of(origin)
+    answer = served(entry, timeouts=timeouts, now=end - US)
+    assert isinstance(answer, tuple)
+    assert answer[2] == to_us(end)
+    assert served(entry, timeouts=timeouts, now=end) is None
+
+
+def test_the_short_way_serves_a_key_within_its_own_validity_both_ends_included() -> None:
+    entry = bobs(1, not_before=T0, not_after=T0 + DAY)
+    found = [served(entry, now=T0 + span) for span in (-US, timedelta(), DAY, DAY + US)]
+    assert [one is not None for one in found] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("shuffle", [1, -1])
+def test_the_short_way_leaves_several_keys_of_one_address_to_be_ranked(count: int, shuffle: int) -> None:
+    assert served(*(bobs(number) for number in range(count)), shuffle=shuffle) is None
+    assert served(bobs(1, addresses=[BOB, "Bob@example.org"]), shuffle=shuffle) is None
+
+
+def test_only_an_entry_with_one_sighting_and_without_defect_or_doubt_is_ready() -> None:
+    sighting = make_sighting()
+    assert ready_sighting(bobs(1, sighting)) is sighting
+    assert ready_sighting(bobs(1, sighting, trust=Trust.BOUND)) is sighting
+    assert ready_sighting(bobs(1, sighting, trust=Trust.HELD)) is None
+    assert [ready_sighting(bobs(1, sighting, defect=defect)) for defect in Defect] == [None] * len(Defect)
+    assert ready_sighting(bobs(1, sighting, make_sighting(Origin.IMPORTED))) is None
+
+
+@bounded(200)
+@given(
+    entries=some_entries(),
+    timeouts=st.builds(Timeouts, harvested=some_timeouts, looked_up=some_timeouts, imported=some_timeouts),
+    blocked=st.sets(st.integers(0, 5), max_size=2),
+)
+def test_the_short_way_never_says_anything_but_what_the_judge_says(entries, timeouts, blocked) -> None:
+    answer = served(*entries, timeouts=timeouts, blocked=tuple(blocked))
+    judged = asked(*entries, timeouts=timeouts, blocked=tuple(blocked))
+    if isinstance(answer, tuple):
+        (found,) = judged.keys
+        assert (answer[0], answer[2]) == (found.row.key, found.expires_at)
+    elif answer is not None:
+        assert answer == judged
+    ready = len(entries) == 1 and ready_sighting(entries[0]) is not None
+    assert isinstance(answer, tuple) == (ready and bool(judged.keys))

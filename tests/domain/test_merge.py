@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keycache.domain.entry import HISTORY_LIMIT, Change, Defect, Entry, HeldReason, Issuer, Key, Origin, Sighting, Trust
+from keycache.domain.entry import (
+    HISTORY_LIMIT,
+    Change,
+    Defect,
+    Entry,
+    HeldReason,
+    Issuer,
+    Key,
+    Origin,
+    Protocol,
+    Sighting,
+    Trust,
+)
 from keycache.domain.merge import Merged, join_addresses, join_entries, join_keys, join_sightings, learn, obtain
 from keycache.domain.names import EmailAddress
 from keycache.domain.retention import entry_expires_at, is_expired
@@ -162,6 +174,19 @@ def test_history_joins_by_time_and_keeps_the_newest_lines() -> None:
     theirs = (Change(at=T0 + DAY * 9, what="REVOKED", by="b"), ours[3])
     joined = join_entries(make_entry(1, history=ours), make_entry(1, history=theirs))
     assert joined.history == (*ours[1:], theirs[0])
+
+
+def test_names_of_one_material_join_and_do_not_flicker_with_the_address_a_mail_came_from() -> None:
+    known, seen = make_key(names=("A <a@x.example>", "B <b@x.example>")), make_key(names=("B <b@x.example>",))
+    assert join_keys(known, seen).names == known.names
+    assert join_keys(seen, known).names == ("B <b@x.example>", "A <a@x.example>")
+
+
+def test_a_merged_openpgp_key_has_the_addresses_that_its_merged_material_binds() -> None:
+    """One copy brought the revocation of a user ID: its address must not come back by joining."""
+    known = make_key(protocol=Protocol.OPENPGP, addresses=["a@x.example", "b@x.example"])
+    merged = replace(make_key(protocol=Protocol.OPENPGP, addresses=["a@x.example"]), material=b"merged")
+    assert [address.text for address in join_keys(known, merged).addresses] == ["a@x.example"]
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -15,7 +15,7 @@ from keycache.domain.settings import Settings, Timeouts
 from keycache.domain.skew import TRUSTED, ClockVerdict, unwitnessed
 from support.entries import T0, fingerprint_of, make_sighting
 
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SUSPECT = ClockVerdict(trusted=False, reason="The clock was set.")
 NOW = T0 + 600 * DAY
 REVISION = Revision(7)
@@ -112,6 +112,14 @@ def test_what_expired_only_by_time_that_nobody_saw_pass_waits() -> None:
         state=PurgeState.HELD_CLOCK, reason=unwitnessed(NOW, witnessed), expired=1
     )
     assert planned((just_now,), witnessed=witnessed, confirmed=True).remove == (just_now,)
+
+
+@pytest.mark.parametrize(
+    ("stop", "state"), [(5 * HOUR, PurgeState.IDLE), (DAY, PurgeState.IDLE), (DAY + HOUR, PurgeState.HELD_CLOCK)]
+)
+def test_an_administrator_is_told_of_a_long_stop_and_not_troubled_by_a_short_one(stop: timedelta, state: PurgeState) -> None:
+    one = candidate(1, age=500 * DAY)
+    assert planned((one,), witnessed=NOW - stop) == PurgePlan(state=state, reason=unwitnessed(NOW, NOW - stop), expired=1)
 
 
 def test_a_stop_within_the_bound_for_clocks_delays_nothing() -> None:

@@ -36,10 +36,11 @@ def refreshed(entry: Entry) -> Entry:
 async def purging(*entries: Entry, settings: Settings | None = None):
     """A node on a log into whose next removal a test can step."""
     node = Node(log=InterposedLog())
-    async with running_node(*entries, node=node):
+    async with running_node(node=node):
         if settings is not None:
             await put(node, settings)
             await node.settle()
+        await node.seed(*entries)
         yield node, node.log
 
 
@@ -126,7 +127,6 @@ async def test_settings_that_change_in_the_middle_of_a_sweep_end_it() -> None:
         log.before = after_first_batch
         assert await node.sweep() == BATCH
         assert len(await left(node)) == 2 * BATCH
-        assert node.cache.purger._woken.is_set()
         assert await node.sweep() == 0
         assert node.cache.purger.status.state is PurgeState.IDLE
 
@@ -223,6 +223,7 @@ async def test_a_clock_set_forward_while_the_node_was_down_purges_nothing_that_i
             status = node.cache.purger.status
             assert (status.state, status.waiting) == (PurgeState.HELD_CLOCK, 2)
             assert "did not see pass" in status.reason
+            assert status.reason in (await node.cache.status()).warnings
         await node.restart(clock_moves=-2100 * DAY)
         assert node.served("user1@example.org") == fingerprints(1)
         assert node.served("user2@example.org") == fingerprints(2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keycache import codec
 from keycache.domain.entry import Origin
-from keycache.domain.lookup import MISS_ADVICE, Answer, Found, MissCode, Row
+from keycache.domain.lookup import MISS_ADVICE, Answer, Found, MissCode, Row, Served
 from keycache.services import wire
 from keycache.v1 import cache_pb2 as pb
 from support.entries import make_key
@@ -115,3 +115,26 @@ def test_a_batch_of_answers_is_as_protobuf_writes_it(
 def test_every_reason_for_a_miss_has_its_number_on_the_wire(code: MissCode) -> None:
     parsed = pb.LookupResponse.FromString(wire.lookup_response("", Answer((), code), revision=0, log_age=None))
     assert pb.MissCode.Name(parsed.result.miss.code) == f"MISS_CODE_{code.value}"
+
+
+def ready(found: Found) -> Served:
+    """The same key, served the short way."""
+    sighted = pb.FoundKey(origin=codec.wire_enum(found.origin))  # type: ignore[arg-type]
+    sighted.cached_at.ParseFromString(written(found.cached_at))
+    sighted.refreshed_at.ParseFromString(written(found.refreshed_at))
+    return found.row.key, sighted.SerializeToString(), found.expires_at
+
+
+@given(st.text(min_size=1, max_size=200), FOUND, REVISIONS, AGES)
+def test_a_key_served_the_short_way_is_as_protobuf_writes_it(
+    address: str, found: Found, revision: int, age: timedelta | None
+) -> None:
+    one = generated(address, Answer((found,), None))
+    expected = pb.LookupResponse(result=one, revision=revision)
+    age_of(expected, age)
+    assert wire.lookup_response(address, ready(found), revision=revision, log_age=age) == expected.SerializeToString()
+    batch = pb.BatchLookupResponse(results=[one, generated("x", None), one], revision=revision)
+    age_of(batch, age)
+    asked: list[tuple[str, Served | None]] = [(address, ready(found)), ("x", None), (address, ready(found))]
+    addresses, answers = [text for text, _ in asked], [answer for _, answer in asked]
+    assert wire.batch_response(addresses, answers, revision=revision, log_age=age) == batch.SerializeToString()

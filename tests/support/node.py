@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -41,7 +41,9 @@ class Node:
         offload: Offload = asyncio.to_thread,
         interval: timedelta = NEVER,
         anchors: tuple[bytes, ...] = (),
+        adapt: Callable[[KeyCache], None] = lambda _cache: None,
     ) -> None:
+        """`adapt` is given each KeyCache after it was built and before it runs."""
         self.log: EntryLog = log or MemoryLog()
         self.replica: Replica = replica or MemoryReplica()
         self.script = ScriptedExaminer()
@@ -49,6 +51,7 @@ class Node:
         self.removed: list[int] = []
         self._examiner: Examiner = examiner or self.script
         self._offload = offload
+        self._adapt = adapt
         self._facts = NodeFacts(
             node_id=NodeId("node-1"),
             version="0.0",
@@ -68,6 +71,7 @@ class Node:
         """Returns when lookups and writes work. Raises what ends the node before that."""
         ports = Ports(log=self.log, replica=self.replica, examiner=self._examiner, clock=self.clock, offload=self._offload)
         self._cache = build(ports, self._facts, on_removed=self.removed.append)
+        self._adapt(self._cache)
         ready = asyncio.Event()
         self._running = asyncio.create_task(self._cache.run(ready))
         waiting = asyncio.create_task(ready.wait())
@@ -92,13 +96,17 @@ class Node:
 
     async def settle(self) -> None:
         """Until this node has applied all that is in the log, and the purger has nothing to do."""
-        await self.cache.replicator.reach(await self.log.head())
-        await self.cache.purger.resting.wait()
+        while True:
+            await self.cache.purger.resting.wait()
+            head = await self.log.head()
+            await self.cache.replicator.reach(head)
+            if self.cache.purger.resting.is_set() and await self.log.head() == head:
+                return
 
     async def sweep(self) -> int:
         """One tick of the purger, on an up-to-date replica; the number of entries removed."""
-        await self.settle()
         before = sum(self.removed)
+        await self.settle()
         await self.cache.purger.tick()
         await self.settle()
         return sum(self.removed) - before

@@ -178,8 +178,9 @@ class KeyCache:
             clock = self._timekeeper.verdict(self._view.settings.clock_skew_bound)
             if not clock.trusted:
                 warnings.append(clock.reason)
-        if self.purger.status.state is PurgeState.HELD_MASS_EXPIRY:
-            warnings.append(self.purger.status.reason)
+        purge = self.purger.status
+        if purge.state in {PurgeState.HELD_MASS_EXPIRY, PurgeState.HELD_CLOCK} and purge.reason not in warnings:
+            warnings.append(purge.reason)
         policy = self._facts.policy
         if not policy.managed_domains:
             warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")

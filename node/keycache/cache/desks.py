@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from keycache.cache.journal import Journal
+from keycache.cache.journal import Journal, newest_first
 from keycache.cache.results import SettingsResult
 from keycache.cache.writer import Writer, timed_name
 from keycache.codec import block_to_wire, decode, encode_settings, setting_change_from_wire, setting_change_to_wire
@@ -82,7 +82,7 @@ class SettingsDesk:
         """Newest first."""
         return tuple(
             setting_change_from_wire(decode(record_pb2.SettingChange, record.value))
-            for record in reversed(self._replica.documents(SETTINGS_HISTORY))
+            for record in newest_first(self._replica.documents(SETTINGS_HISTORY))
         )
 
     def _would_expire(self, old: Timeouts, new: Timeouts, now: datetime) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from keycache.cache.results import MessageResult, VerdictLine
 from keycache.cache.writer import Writer
 from keycache.codec import audit_from_wire, decode
 from keycache.domain.administration import AuditRecord
-from keycache.domain.log import AUDIT, Transaction
+from keycache.domain.log import AUDIT, Record, Transaction
 from keycache.domain.ports import Replica
 from keycache.domain.verdict import Verdict
 from keycache.replication.timekeeper import Timekeeper
@@ -23,6 +23,11 @@ AUDIT_SLACK = 100
 """Records above the limit from which on they are trimmed, and as many in one transaction (etcd takes 128, FACTS 3)."""
 
 VERDICTS_KEPT = 1_000
+
+
+def newest_first(records: Iterable[Record]) -> list[Record]:
+    """In the order in which the log took them: clocks may be set between two acts, and two acts may share an instant."""
+    return sorted(records, key=lambda record: (record.mod_revision, record.key), reverse=True)
 
 
 class Journal:
@@ -65,7 +70,7 @@ class Journal:
     async def audit(self, *, limit: int, subject: str = "") -> tuple[AuditRecord, ...]:
         """Newest first."""
         records = (
-            audit_from_wire(decode(record_pb2.AuditRecord, record.value)) for record in reversed(self._replica.documents(AUDIT))
+            audit_from_wire(decode(record_pb2.AuditRecord, record.value)) for record in newest_first(self._replica.documents(AUDIT))
         )
         chosen = [record for record in records if not subject or record.subject == subject]
         return tuple(chosen[:limit])

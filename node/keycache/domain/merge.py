@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from keycache.domain.entry import HISTORY_LIMIT, Change, Defect, Entry, Issuer, Key, Origin, Sighting, Trust
+from keycache.domain.entry import HISTORY_LIMIT, Change, Defect, Entry, Issuer, Key, Origin, Protocol, Sighting, Trust
 from keycache.domain.names import EmailAddress
 from keycache.domain.retention import is_expired, needs_refresh
 from keycache.domain.settings import Timeouts
@@ -74,12 +74,18 @@ def join_entries(ours: Entry, theirs: Entry) -> Entry:
 
 
 def join_keys(known: Key, seen: Key) -> Key:
-    """The facts of one fingerprint from two examinations. The material is the seen one (it was merged before, if it differs)."""
+    """The facts of one fingerprint from two examinations. The material is the seen one (it was merged before, if it differs).
+
+    Addresses join, but for one case: merging two copies of an OpenPGP key judges anew which user IDs still bind, and one whose
+    revocation came with either copy must not come back.
+    """
+    merged = seen.protocol is Protocol.OPENPGP and seen.material != known.material
     trust = max(known.trust, seen.trust, key=_TRUST_ORDER.index)
     newer = seen if _instant(seen.evidence_at) >= _instant(known.evidence_at) else known
     return replace(
         seen,
-        addresses=join_addresses(known.addresses, seen.addresses),
+        addresses=seen.addresses if merged else join_addresses(known.addresses, seen.addresses),
+        names=seen.names if merged else tuple(dict.fromkeys((*known.names, *seen.names))),
         trust=trust,
         held=seen.held if trust is Trust.HELD else None,
         issuer=_join_issuers(known, seen),

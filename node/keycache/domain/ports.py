@@ -14,7 +14,7 @@ from typing import Protocol as Port
 from keycache.domain.entry import Entry, Key, Origin, Protocol, Trust
 from keycache.domain.examination import DirectionPolicy, Envelope, Examination, Finding, TrustBase
 from keycache.domain.log import Batch, CommitResult, Page, Record, Transaction
-from keycache.domain.lookup import Row
+from keycache.domain.lookup import ReadyRow, Row
 from keycache.domain.names import ClusterIdentity, EmailAddress, Fingerprint, Revision
 from keycache.domain.purge import Candidate
 from keycache.domain.settings import Timeouts
@@ -153,6 +153,10 @@ class Replica(Port):
     def cursor(self) -> Cursor | None: ...
     def lookup(self, addresses: Sequence[str]) -> dict[str, list[Row]]:
         """Rows by indexed address; addresses without rows are left out."""
+        ...
+
+    def lookup_ready(self, addresses: Sequence[str]) -> Sequence[ReadyRow]:
+        """As `lookup`, in the form of the short way (`domain.lookup.serve_ready`): every row of every address, by its place."""
         ...
 
     def lookup_fingerprint(self, fingerprint: Fingerprint) -> list[Row]: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from keycache.domain.entry import Protocol, Sighting
@@ -20,8 +20,13 @@ from keycache.domain.settings import Settings
 from keycache.domain.skew import ClockVerdict, unwitnessed
 
 
+LONG_STOP = timedelta(days=1)
+"""Time that a node did not see pass, from which on an administrator is told that removals wait for it. An upgrade or a repair is
+shorter, and delays a removal by less than the least anybody would notice of the longest timeouts."""
+
+
 class PurgeState(Enum):
-    """IDLE: nothing expired. SWEEPING: removing. HELD_*: expired entries wait, unserved; the reason says for what."""
+    """IDLE: nothing to remove now. SWEEPING: removing. HELD_*: expired entries wait, unserved; the reason says for what."""
 
     IDLE = "IDLE"
     SWEEPING = "SWEEPING"
@@ -97,5 +102,7 @@ def plan(
             one for one in expired if expires_at(lasting(one.sightings, settings.timeouts), settings.timeouts) <= witnessed
         )
     if not certain:
-        return PurgePlan(state=PurgeState.HELD_CLOCK, reason=unwitnessed(now, witnessed), expired=count)
+        noted = now - witnessed > LONG_STOP
+        state = PurgeState.HELD_CLOCK if noted else PurgeState.IDLE
+        return PurgePlan(state=state, reason=unwitnessed(now, witnessed), expired=count)
     return PurgePlan(state=PurgeState.SWEEPING, reason="", remove=certain, expired=count, settings_revision=settings_revision)

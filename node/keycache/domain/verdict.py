@@ -51,7 +51,7 @@ class Verdict(Enum):
     CERTIFICATE_REVOKED = ("CERTIFICATE_REVOKED", "The issuer revoked the certificate; the sender must get a new one.")
     SIGNING_ONLY = (
         "SIGNING_ONLY",
-        "The certificate may only sign, and the mail brought no other for encryption; the sender must include that one.",
+        "The certificate may only sign; unless the mail brought another for encryption, the sender must include that one.",
     )
     NOT_PREFERRED = ("NOT_PREFERRED", "The sender prefers another certificate for encryption, which was looked at instead.")
     WEAK_KEY = (

@@ -44,7 +44,7 @@ class KeyCacheService:
         revision = lookups.revision
         if bool(address) == bool(request.fingerprint):
             raise InvalidInput("A lookup needs either an address or a fingerprint.")
-        answer = lookups.by_address(address, accept) if address else lookups.by_fingerprint(request.fingerprint, accept)
+        answer = lookups.serve(address, accept) if address else lookups.by_fingerprint(request.fingerprint, accept)
         return wire.lookup_response(address, answer, revision=revision, log_age=lookups.log_age)
 
     async def batch_lookup(self, request: pb.BatchLookupRequest, _caller: Caller) -> bytes:
@@ -52,7 +52,7 @@ class KeyCacheService:
         lookups, addresses = self._lookups, list(request.addresses)
         accept = convert.lookup_filter(request.filter) if request.HasField("filter") else DEFAULT_FILTER
         revision = lookups.revision
-        answers = lookups.by_addresses(addresses, accept)
+        answers = lookups.serve_all(addresses, accept)
         return wire.batch_response(addresses, answers, revision=revision, log_age=lookups.log_age)
 
     async def harvest(self, request: pb.HarvestRequest, _caller: Caller) -> pb.HarvestResponse:

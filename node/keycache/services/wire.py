@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from keycache.codec import duration, wire_enum
 from keycache.domain.entry import Origin
-from keycache.domain.lookup import MISS_ADVICE, Answer, Found, MissCode
+from keycache.domain.lookup import MISS_ADVICE, Answer, Found, MissCode, Served
 from keycache.v1 import cache_pb2
 
 # Tag bytes: field number * 8 + wire type (0 varint, 2 length-delimited).
@@ -105,8 +105,23 @@ _MISSES = {code: _miss(cache_pb2.MissCode.Value(f"MISS_CODE_{code.value}"), MISS
 _BAD_ADDRESS = _miss(cache_pb2.MISS_CODE_BAD_ADDRESS, BAD_ADDRESS)
 
 
-def result(address: str, answer: Answer | None) -> bytes:
-    """A LookupResult. `answer` None: the string is no address."""
+def _served(address: str, served: Served) -> tuple[bytes, ...]:
+    """Field 1 of either response: the LookupResult of one key, in pieces still to be joined. `address` is not empty."""
+    key, sighted, expires_at = served
+    asked = address.encode()
+    expires = stamp(expires_at)
+    key_size = varint(len(key))
+    found_size = 2 + len(key_size) + len(key) + len(sighted) + len(expires)
+    asked_size, found_length = varint(len(asked)), varint(found_size)
+    size = 2 + len(asked_size) + len(asked) + len(found_length) + found_size
+    return (
+        *(_FIELD_1, varint(size), _FIELD_1, asked_size, asked),
+        *(_FIELD_2, found_length, _FIELD_1, key_size, key, sighted, _FIELD_5, expires),
+    )
+
+
+def _judged(address: str, answer: Answer | None) -> tuple[bytes, ...]:
+    """Field 1 of either response: the LookupResult of any other answer. `answer` None: the string is no address."""
     parts: list[bytes] = []
     if address:
         asked = address.encode()
@@ -119,7 +134,8 @@ def result(address: str, answer: Answer | None) -> bytes:
         for found in answer.keys:
             one = _found(found)
             parts += (_FIELD_2, varint(len(one)), one)
-    return b"".join(parts)
+    body = b"".join(parts)
+    return _FIELD_1, varint(len(body)), body
 
 
 def _tail(revision: int, log_age: timedelta | None) -> bytes:
@@ -130,19 +146,18 @@ def _tail(revision: int, log_age: timedelta | None) -> bytes:
     return parts
 
 
-def lookup_response(address: str, answer: Answer, *, revision: int, log_age: timedelta | None) -> bytes:
+def lookup_response(address: str, answer: Served | Answer, *, revision: int, log_age: timedelta | None) -> bytes:
     """A LookupResponse."""
-    body = result(address, answer)
-    return b"".join((_FIELD_1, varint(len(body)), body, _tail(revision, log_age)))
+    parts = _served(address, answer) if isinstance(answer, tuple) else _judged(address, answer)
+    return b"".join((*parts, _tail(revision, log_age)))
 
 
 def batch_response(
-    addresses: Sequence[str], answers: Sequence[Answer | None], *, revision: int, log_age: timedelta | None
+    addresses: Sequence[str], answers: Sequence[Served | Answer | None], *, revision: int, log_age: timedelta | None
 ) -> bytes:
     """A BatchLookupResponse."""
     parts: list[bytes] = []
     for address, answer in zip(addresses, answers, strict=True):
-        body = result(address, answer)
-        parts += (_FIELD_1, varint(len(body)), body)
+        parts += _served(address, answer) if isinstance(answer, tuple) else _judged(address, answer)
     parts.append(_tail(revision, log_age))
     return b"".join(parts)

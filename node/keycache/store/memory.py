@@ -13,7 +13,7 @@ from datetime import datetime
 from keycache.domain.entry import Entry, Protocol, Sighting, Trust
 from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable
 from keycache.domain.log import ABSENT, Batch, CommitResult, Committed, Event, Page, Record, Refuted, Transaction
-from keycache.domain.lookup import Row
+from keycache.domain.lookup import ReadyRow, Row
 from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
 from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryChange, EntryPage, EntryQuery, ReplicaChange, StoredEntry
 from keycache.domain.purge import Candidate
@@ -24,6 +24,7 @@ from keycache.store.rows import (
     PROTOCOL_NUMBER,
     digest_text,
     held_issuer,
+    ready_row,
     record_hash,
     row,
     search_term,
@@ -173,6 +174,16 @@ class MemoryReplica:
                     if address.index in addresses:
                         answer.setdefault(address.index, []).append(kept.row(address.text))
             return answer
+
+    def lookup_ready(self, addresses: Sequence[str]) -> builtins.list[ReadyRow]:
+        with self._lock:
+            return [
+                ready_row(place, kept.entry, kept.value)
+                for place, asked in enumerate(addresses)
+                for kept in self._entries.values()
+                for address in kept.entry.key.addresses
+                if address.index == asked
+            ]
 
     def lookup_fingerprint(self, fingerprint: Fingerprint) -> list[Row]:
         with self._lock:

@@ -18,7 +18,7 @@ from keycache import codec
 from keycache.domain.entry import Entry, Protocol, Sighting
 from keycache.domain.errors import ForeignLog, InvalidInput
 from keycache.domain.log import Record
-from keycache.domain.lookup import ORIGINS, PROTOCOLS, Row, timeouts_us
+from keycache.domain.lookup import ORIGINS, PROTOCOLS, ReadyRow, Row, timeouts_us
 from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
 from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryChange, EntryPage, EntryQuery, ReplicaChange, StoredEntry
 from keycache.domain.purge import Candidate
@@ -39,6 +39,12 @@ _BY_ADDRESS = f"""SELECT a.text, {_ANSWER} FROM address a INDEXED BY address_loo
     WHERE a.indexed """  # noqa: S608 -- constants
 _ONE = _BY_ADDRESS + "= ?"
 _MANY = _BY_ADDRESS + "IN (SELECT value FROM json_each(?))"  # noqa: S608 -- constants
+# CROSS JOIN keeps the order of the loops: a seek for each address asked, in the order asked, and one for each row found.
+_READY = """r.ready_origin, r.ready_refreshed, r.not_before, r.not_after, r.fingerprint, r.ready_sighted, r.key"""
+_READY_ONE = f"""SELECT 0, {_READY} FROM address a INDEXED BY address_lookup CROSS JOIN answer r ON r.entry = a.entry
+    WHERE a.indexed = ?"""  # noqa: S608 -- constants
+_READY_MANY = f"""SELECT j.key, {_READY} FROM json_each(?) j CROSS JOIN address a INDEXED BY address_lookup ON a.indexed = j.value
+    CROSS JOIN answer r ON r.entry = a.entry"""  # noqa: S608 -- constants
 _FINGERPRINT = f"""SELECT '', {_ANSWER} FROM entry e INDEXED BY entry_by_fingerprint CROSS JOIN answer r ON r.entry = e.id
     WHERE e.fingerprint = ? ORDER BY e.protocol"""  # noqa: S608 -- constants
 _ENTRY = """SELECT r.mod_revision, r.key, r.rest FROM entry e INDEXED BY entry_by_fingerprint CROSS JOIN answer r ON r.entry = e.id
@@ -72,6 +78,11 @@ class SqliteReplica:
             else:
                 rows.append(_make_row(row))
         return answer
+
+    def lookup_ready(self, addresses: Sequence[str]) -> list[ReadyRow]:
+        if len(addresses) == 1:
+            return self._select(_READY_ONE, addresses[0])
+        return self._select(_READY_MANY, json.dumps(addresses))
 
     def lookup_fingerprint(self, fingerprint: Fingerprint) -> list[Row]:
         return [_make_row(row) for row in self._select(_FINGERPRINT, fingerprint.text)]

@@ -7,9 +7,10 @@ import hashlib
 from keycache import codec
 from keycache.domain.entry import Entry, Protocol, Trust
 from keycache.domain.log import entry_key
-from keycache.domain.lookup import ORIGINS, PROTOCOLS, TRUSTS, Row
+from keycache.domain.lookup import ORIGINS, PROTOCOLS, TRUSTS, ReadyRow, Row, ready_sighting
 from keycache.domain.names import Fingerprint
 from keycache.domain.ports import SortBy
+from keycache.v1 import cache_pb2
 
 PROTOCOL_NUMBER = {protocol: number for number, protocol in enumerate(PROTOCOLS)}
 _ORIGIN_NUMBER = {origin: number for number, origin in enumerate(ORIGINS)}
@@ -44,6 +45,29 @@ def facts(entry: Entry) -> Facts:
 def row(address: str, entry: Entry, mod_revision: int, value: bytes) -> Row:
     """`address` as the key spells it; `value` the entry's record."""
     return Row(address, *facts(entry), mod_revision, *codec.halves(value))
+
+
+Ready = tuple[int | None, int | None, bytes | None]
+"""Of a ReadyRow: `origin`, `refreshed`, `sighted`; all None unless the entry is ready."""
+
+
+def ready(entry: Entry) -> Ready:
+    sighting = ready_sighting(entry)
+    if sighting is None:
+        return None, None, None
+    found = cache_pb2.FoundKey(
+        origin=codec.wire_enum(sighting.origin),  # type: ignore[arg-type]
+        cached_at=codec.timestamp(sighting.cached_at),
+        refreshed_at=codec.timestamp(sighting.refreshed_at),
+    )
+    return _ORIGIN_NUMBER[sighting.origin], codec.to_us(sighting.refreshed_at), found.SerializeToString(deterministic=True)
+
+
+def ready_row(place: int, entry: Entry, value: bytes) -> ReadyRow:
+    """`place` of the address in the question; `value` the entry's record."""
+    known = Row("", *facts(entry), 0, *codec.halves(value))
+    origin, refreshed, sighted = ready(entry)
+    return place, origin, refreshed, known.not_before, known.not_after, known.fingerprint, sighted, known.key
 
 
 def record_hash(protocol: Protocol, fingerprint: Fingerprint, value: bytes) -> bytes:

@@ -19,6 +19,7 @@ from keycache.store.rows import (
     facts,
     first_address,
     held_issuer,
+    ready,
     record_hash,
     searchable,
 )
@@ -27,8 +28,9 @@ _SHARED = (
     *("protocol", "fingerprint", "trust", "harvested_cached", "harvested_refreshed", "looked_up_cached", "looked_up_refreshed"),
     *("imported_cached", "imported_refreshed"),
 )
+_READY = ("ready_origin", "ready_refreshed", "ready_sighted")
 _ENTRY = (*_SHARED, "mod_revision", "hash", "address", "cached", "refreshed", "issuer", "search")
-_ANSWER = (*_SHARED, "not_before", "not_after", "defect", "evidence", "mod_revision", "key", "rest")
+_ANSWER = (*_SHARED, "not_before", "not_after", "defect", "evidence", "mod_revision", "key", "rest", *_READY)
 
 
 def _insert(table: str, columns: tuple[str, ...], key: str) -> str:
@@ -145,5 +147,5 @@ def _rows(number: int, change: EntryChange, entry: Entry, hashed: bytes) -> tupl
     about = (first_address(entry), cached, refreshed, held_issuer(entry), searchable(entry))
     return (
         (*known[: len(_SHARED)], change.revision, hashed, *about, number),
-        (*known, change.revision, *codec.halves(change.value), number),
+        (*known, change.revision, *codec.halves(change.value), *ready(entry), number),
     )
