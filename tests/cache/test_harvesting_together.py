@@ -11,7 +11,6 @@ from keycache.cache.results import MessageResult
 from keycache.codec import entry_to_wire
 from keycache.domain.entry import Issuer, Origin, Protocol, Sighting, Trust
 from keycache.domain.errors import InvalidInput, LogUnavailable
-from keycache.domain.examination import Gate
 from keycache.domain.log import Transaction, entry_key
 from keycache.domain.verdict import Verdict
 from keycache.store.memory import MemoryLog
@@ -20,7 +19,6 @@ from support.node import ENVELOPE, Node, running_node
 from support.odd_logs import CountingLog
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-KEPT = (Gate(name="administrator's blocks", passed=True), Gate(name="kept", passed=True, detail="CACHED"))
 
 
 async def harvest(node: Node, *shown, **mail) -> MessageResult:
@@ -31,7 +29,6 @@ async def head(node: Node) -> int:
     return await node.log.head()
 
 
-# others at the same time
 async def test_concurrent_mails_with_one_new_key_write_it_once_and_all_see_it() -> None:
     node = Node(log=CountingLog())
     async with running_node(node=node):

@@ -125,7 +125,8 @@ class KeyCache:
         )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
-        """Until cancelled. `ready` is set when lookups and writes work. Raises ForeignLog when this is another node's log.
+        """Until cancelled. `ready` is set when lookups and writes work. Raises ForeignLog, in a
+        group, when this is another node's log.
 
         ORDER: the replica is caught up and the settings are read BEFORE the purger starts (DESIGN 2.3).
         """

@@ -70,7 +70,8 @@ class Journal:
     async def audit(self, *, limit: int, subject: str = "") -> tuple[AuditRecord, ...]:
         """Newest first."""
         records = (
-            audit_from_wire(decode(record_pb2.AuditRecord, record.value)) for record in newest_first(self._replica.documents(AUDIT))
+            audit_from_wire(decode(record_pb2.AuditRecord, record.value))
+            for record in newest_first(self._replica.documents(AUDIT))
         )
         chosen = [record for record in records if not subject or record.subject == subject]
         return tuple(chosen[:limit])
