@@ -21,7 +21,7 @@ from keycache.cache.lookups import Lookups
 from keycache.cache.results import NodeStatus
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
-from keycache.domain.errors import LogUnavailable
+from keycache.domain.errors import Unavailable
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.names import NodeId
@@ -202,7 +202,7 @@ class KeyCache:
 
     async def _housekeeping(self) -> None:
         while True:
-            with contextlib.suppress(LogUnavailable):  # there is a next hour
+            with contextlib.suppress(Unavailable):  # there is a next hour
                 await self.journal.trim()
             await self._ports.clock.sleep(TRIM_SECONDS)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from keycache.domain.entry import Protocol
-from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable, Unavailable
+from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable, StoreCorrupt, StoreError, Unavailable
 from keycache.domain.log import ABSENT, Batch, Page
 from keycache.domain.names import Revision
 from keycache.domain.ports import Clock, Cursor, DocumentChange, EntryChange, EntryLog, Replica, ReplicaChange
@@ -23,7 +23,7 @@ from keycache.replication.reducer import reduce_events, reduce_records
 from keycache.replication.view import View
 
 RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0)
-"""Back-off while the log cannot be reached; the last one repeats."""
+"""Back-off while the log cannot be reached, or the replica not be written; the last one repeats."""
 
 WATCHER_BACKLOG = 10_000
 """Changes a slow reader of `changes` may be behind before it is told that it lost some."""
@@ -65,16 +65,20 @@ class Replicator:
     async def run(self) -> None:
         """Raises ForeignLog when the log is another one than the replica was filled from; survives everything that may pass."""
         self._resume()
-        attempt, compacted = 0, False
+        attempt, compacted, reached = 0, False, self._applied
         while True:
             try:
                 if compacted or self._replica.cursor() is None:
                     await self._relist()
-                    compacted, attempt = False, 0
+                    compacted = False
                 await self._follow()
             except LogCompacted:
                 compacted = True
-            except LogUnavailable:
+            except StoreCorrupt:
+                raise  # to be served no longer
+            except (LogUnavailable, StoreError):  # out of reach; or a full disk, which took the log's half of a write and not ours
+                if self._applied != reached:
+                    attempt, reached = 0, self._applied
                 await self._clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
                 attempt += 1
 

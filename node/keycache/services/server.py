@@ -29,10 +29,6 @@ HANDS = 8
 MAX_CALLS = 4_096
 """Calls in flight. Beyond it gRPC refuses; a lookup takes a third of a millisecond, so a queue of a second fits."""
 
-LINGER_SECONDS = 0.5
-"""Before a stop, for calls that have come in but that the loop has not begun: gRPC's core ends those with a bare CANCELLED, which
-tells a mail processor nothing. A busy node takes some 100 ms for fifty mails of 2 MiB."""
-
 _HOUR_MS = 3_600_000
 _log = get_logger(__name__)
 
@@ -119,7 +115,6 @@ class Server:
         self._health.set(serving=False)
         await asyncio.sleep(0)  # those who watch health hear of it before their watch ends
         self._calls.stop()
-        await asyncio.sleep(LINGER_SECONDS)
         await self._server.stop(grace)
         _log.info("no more calls are taken", ports=self.ports)
 

@@ -1,0 +1,132 @@
+"""A disk that fills up: writes are refused with a sentence, lookups go on, and with room again so do writes. Nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from keycache.domain.errors import KeycacheError, Unavailable
+from support.scenario import Running, digest_of, eventually, running
+from support.scenario_people import Person, people
+
+MIB, PAGE = 1024 * 1024, 4096
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A file system of that many bytes, for data and logs alike."""
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this machine lets nobody mount: {error.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, capture_output=True)
+
+
+def fill_up(folder: Path) -> Path:
+    """Take all the room that is left."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+    return ballast
+
+
+async def harvest_until_refused(node: Running, who: Iterator[Person]) -> tuple[list[Person], Person, KeycacheError]:
+    """Who was kept before, who was refused, and how."""
+    kept = []
+    for person in who:
+        try:
+            assert (await node.harvest(person.mail())).verdict == "CACHED"
+        except KeycacheError as error:
+            return kept, person, error
+        kept.append(person)
+    raise AssertionError("the disk never filled up")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small file system this needs")
+async def test_a_full_disk_refuses_writes_plainly_serves_on_and_recovers_by_itself(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 24 * MIB) as disk:
+        who = iter(people("full", 2000))
+        async with running(disk / "data", PURGE__INTERVAL="1s") as node:
+            kept = [next(who) for _ in range(20)]
+            for person in kept:
+                await node.put(person.material, person.address)
+            ballast = fill_up(disk)
+            more, refused, error = await harvest_until_refused(node, who)
+            kept += more
+            assert isinstance(error, Unavailable)
+            assert "room" in error.text
+            assert "Free some space" in error.hint
+            addresses = {person.address for person in kept}
+            assert await node.served(addresses) == addresses
+            for refuse in (node.put(refused.material, refused.address), node.delete(kept[0].fingerprint)):
+                with pytest.raises(Unavailable, match="room"):
+                    await refuse
+            # Calls go on being refused, not hanging: every one of many at once.
+            answers = await asyncio.gather(*(node.harvest(refused.mail()) for _ in range(20)), return_exceptions=True)
+            assert {type(one).__name__ for one in answers} == {type(error).__name__}
+            assert node.node.process.poll() is None
+            status = await node.status()
+            assert (status.entries.live, status.entries.expired) == (len(kept), 0)
+
+            ballast.unlink()
+            assert (await node.harvest(refused.mail())).verdict == "CACHED"
+            kept.append(refused)
+            lines = await node.export()
+            assert set(lines) == {person.fingerprint for person in kept}
+            assert (await node.status()).digest == digest_of(lines.values())
+        async with running(disk / "data") as node:
+            assert await node.export() == lines
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small file system this needs")
+async def test_room_for_the_log_but_not_for_the_replica_ends_no_node_and_loses_nothing(tmp_path: Path) -> None:
+    """1. The log takes a write. 2. The disk is full. 3. The replica cannot follow: the caller hears that it is not there yet."""
+    with small_disk(tmp_path / "disk", 24 * MIB) as disk:
+        who = iter(people("half", 2000))
+        async with running(disk / "data", log_file=tmp_path / "log") as node:
+            kept = next(who)
+            await node.put(kept.material, kept.address)
+            ballast = fill_up(disk)
+            half = await make_room_until_the_log_takes_it(node, who, ballast)
+            assert await node.outcome(kept.address) == "served"
+            assert await node.outcome(half.address) == "NOT_FOUND"
+            assert node.node.process.poll() is None
+            node.kill()
+        async with running(disk / "data", log_file=tmp_path / "log") as node:
+            assert await node.outcome(kept.address) == "served"
+            ballast.unlink()
+
+            async def there() -> bool | None:
+                return True if await node.outcome(half.address) == "served" else None
+
+            await eventually(there)
+            lines = await node.export()
+            assert set(lines) == {kept.fingerprint, half.fingerprint}
+            assert (await node.status()).digest == digest_of(lines.values())
+
+
+async def make_room_until_the_log_takes_it(node: Running, who: Iterator[Person], ballast: Path) -> Person:
+    """Whose key is in the log alone."""
+    for person in who:
+        os.truncate(ballast, ballast.stat().st_size - PAGE)
+        try:
+            await node.harvest(person.mail())
+        except Unavailable as error:
+            if "not yet" in error.text:
+                return person
+    raise AssertionError("the log never took any")
