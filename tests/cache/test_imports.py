@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from keycache.cache.journal import TALLY_SPAN
 from keycache.cache.results import KeyResult
 from keycache.domain.entry import Change, Defect, Entry, Issuer, Origin, Protocol, Sighting, Trust
 from keycache.domain.errors import InvalidInput
@@ -45,7 +47,7 @@ async def test_an_entry_keeps_all_its_time_stamps_to_the_microsecond() -> None:
             detail=Verdict.CACHED.advice,
         )
         assert node.entry(fingerprint_of(1)) == entry
-        assert await acts(node) == [("anna", "IMPORT", fingerprint_of(1).text, "entry of export.jsonl")]
+        assert await acts(node) == [("anna", "IMPORT", "export.jsonl", "1 entries of an export taken over")]
 
 
 @pytest.mark.parametrize("origin", Origin)
@@ -186,6 +188,15 @@ async def test_an_imported_entry_of_a_merged_openpgp_key_is_merged_with_ours() -
         assert entry.key.material == b"1+2+3"
 
 
+async def test_a_large_import_is_one_line_in_the_audit_log_whose_count_is_right_however_many_run_at_once() -> None:
+    async with running_node() as node:
+        await asyncio.gather(*(bring(node, make_entry(number)) for number in range(50)))
+        assert await acts(node) == [("anna", "IMPORT", "export.jsonl", "50 entries of an export taken over")]
+        node.clock.advance(TALLY_SPAN)
+        await bring(node, make_entry(50))
+        assert [detail.partition(" ")[0] for *_, detail in await acts(node)] == ["1", "50"]
+
+
 # files and mail
 async def test_a_file_of_keys_is_imported_under_its_own_origin_with_one_line_in_the_audit_log() -> None:
     async with running_node(make_entry(2)) as node:
@@ -214,7 +225,7 @@ async def test_past_mail_is_imported_as_such_and_counts_as_no_mail_of_today() ->
         entry = node.entry(fingerprint_of(1))
         assert entry is not None
         assert entry.sightings == (make_sighting(Origin.IMPORTED, source="old.mbox"),)
-        assert await acts(node) == [("anna", "IMPORT", "old.mbox", "mail <1@example.org>")]
+        assert await acts(node) == [("anna", "IMPORT", "old.mbox", "1 mails with keys")]
         await node.cache.imports.message(node.script.mail(), ENVELOPE, "old.mbox", "anna")
         assert len(await acts(node)) == 1
         assert node.cache.journal.verdicts(9) == ({}, ())

@@ -52,7 +52,7 @@ class Imports:
         """A past mail: its keys must prove themselves as in fresh mail, at the present time."""
         result = await self._harvesting.take_message(message, envelope, Origin.IMPORTED, source=source)
         if result.verdict.is_kept:
-            await self._journal.record(actor, "IMPORT", source[:SOURCE_LIMIT], f"mail {result.message_id}")
+            await self._journal.tally(actor, "IMPORT", source[:SOURCE_LIMIT], "mails with keys")
         return result
 
     async def entry(self, entry: Entry, source: str, actor: str) -> KeyResult:
@@ -75,7 +75,7 @@ class Imports:
 
         verdict, _ = await self._writer.update_entry(key.protocol, key.fingerprint, decide)
         if verdict is not Verdict.ALREADY_FRESH:
-            await self._journal.record(actor, "IMPORT", key.fingerprint.text, f"entry of {source[:SOURCE_LIMIT]}")
+            await self._journal.tally(actor, "IMPORT", source[:SOURCE_LIMIT], "entries of an export taken over")
         addresses = tuple(address.text for address in key.addresses)
         return KeyResult(
             fingerprint=key.fingerprint.text, protocol=key.protocol, addresses=addresses, verdict=verdict, detail=verdict.advice

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from keycache.cache.results import MessageResult, VerdictLine
-from keycache.cache.writer import Writer
+from keycache.cache.writer import Writer, audit_put, timed_name
 from keycache.codec import audit_from_wire, decode
 from keycache.domain.administration import AuditRecord
 from keycache.domain.log import AUDIT, Record, Transaction
@@ -23,6 +25,20 @@ AUDIT_SLACK = 100
 """Records above the limit from which on they are trimmed, and as many in one transaction (etcd takes 128, FACTS 3)."""
 
 VERDICTS_KEPT = 1_000
+
+TALLY_SPAN = timedelta(minutes=10)
+"""Like acts begin a new record after this long."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """A running count and what of it stands in the log. `turn`: one writes at a time, always the newest count."""
+
+    at: datetime
+    name: str
+    count: int = 0
+    written: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def newest_first(records: Iterable[Record]) -> list[Record]:
@@ -46,6 +62,7 @@ class Journal:
         self._timekeeper = timekeeper
         self.on_verdict = on_verdict
         self._counts: Counter[str] = Counter()
+        self._tallies: dict[tuple[str, str, str, str], _Tally] = {}
         self._recent: deque[VerdictLine] = deque(maxlen=VERDICTS_KEPT)
 
     def note(self, result: MessageResult, at: datetime) -> None:
@@ -83,6 +100,21 @@ class Journal:
     async def record(self, actor: str, action: str, subject: str, detail: str = "") -> None:
         """An act that writes nothing else."""
         await self._writer.act(self.entry_of(actor, action, subject, detail))
+
+    async def tally(self, actor: str, action: str, subject: str, noun: str) -> None:
+        """One more of many like acts, such as the entries of one imported file: they share one record, which counts them, or a
+        large import would push everything else out of the log."""
+        now = self._timekeeper.now()
+        self._tallies = {key: one for key, one in self._tallies.items() if now - one.at < TALLY_SPAN}
+        tally = self._tallies.setdefault((actor, action, subject, noun), _Tally(at=now, name=timed_name(now)))
+        tally.count += 1
+        async with tally.turn:
+            if tally.written == tally.count:
+                return  # whoever had the turn before wrote ours along
+            count = tally.count
+            record = AuditRecord(at=tally.at, actor=actor, action=action, subject=subject, detail=f"{count} {noun}")
+            await self._writer.commit(Transaction(compare={}, puts=audit_put(record, name=tally.name)))
+            tally.written = count
 
     async def trim(self) -> None:
         """Drop the oldest records above the limit."""

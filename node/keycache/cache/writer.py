@@ -114,9 +114,9 @@ def _readable(record: Record) -> Entry:
         ) from error
 
 
-def audit_put(record: AuditRecord) -> dict[str, bytes]:
-    """The audit log's record of an act, to be put in the act's own transaction."""
-    return {AUDIT + timed_name(record.at): audit_to_wire(record).SerializeToString(deterministic=True)}
+def audit_put(record: AuditRecord, *, name: str = "") -> dict[str, bytes]:
+    """The audit log's record of an act, to be put in the act's own transaction. `name`: of a record to write anew."""
+    return {AUDIT + (name or timed_name(record.at)): audit_to_wire(record).SerializeToString(deterministic=True)}
 
 
 def timed_name(at: datetime) -> str:

@@ -38,8 +38,9 @@ class KeyCacheService:
 
     # ORDER in both lookups: the revision is read BEFORE the rows, so that the answer is never older than it says.
     async def lookup(self, request: pb.LookupRequest, _caller: Caller) -> bytes:
-        await self._reach(request.min_revision)
         lookups, address = self._lookups, request.address
+        if request.min_revision > lookups.revision:
+            await lookups.reach(request.min_revision)
         accept = convert.lookup_filter(request.filter) if request.HasField("filter") else DEFAULT_FILTER
         revision = lookups.revision
         if bool(address) == bool(request.fingerprint):
@@ -48,8 +49,9 @@ class KeyCacheService:
         return wire.lookup_response(address, answer, revision=revision, log_age=lookups.log_age)
 
     async def batch_lookup(self, request: pb.BatchLookupRequest, _caller: Caller) -> bytes:
-        await self._reach(request.min_revision)
         lookups, addresses = self._lookups, list(request.addresses)
+        if request.min_revision > lookups.revision:
+            await lookups.reach(request.min_revision)
         accept = convert.lookup_filter(request.filter) if request.HasField("filter") else DEFAULT_FILTER
         revision = lookups.revision
         answers = lookups.serve_all(addresses, accept)
@@ -74,7 +76,3 @@ class KeyCacheService:
         async with closing(self._cache.watch()) as changes:
             async for change in changes:
                 yield convert.watch_event(change)
-
-    async def _reach(self, revision: int) -> None:
-        if revision > self._lookups.revision:
-            await self._lookups.reach(revision)
