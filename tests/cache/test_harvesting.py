@@ -183,6 +183,30 @@ async def test_intermediates_are_bounded() -> None:
         assert len(node.replica.documents(CHAIN)) == 10_000
 
 
+async def test_what_nobody_vouches_for_neither_crowds_out_trusted_intermediates_nor_rides_on_a_trusted_key() -> None:
+    unproven = make_key(2, trust=Trust.HELD, held=HeldReason.UNKNOWN_ISSUER)
+    async with running_node() as node:
+        full = {f"{CHAIN}{number:064x}": b"%d" % number for number in range(999)}
+        await node.log.commit(Transaction(compare={}, puts=full))
+        await node.settle()
+        await harvest(node, unproven, chain=(b"evil 1", b"evil 2"))
+        await harvest(node, make_key(1), make_key(3, trust=Trust.HELD, held=HeldReason.UNKNOWN_ISSUER), chain=(b"evil 3",))
+        kept = {record.value for record in node.replica.documents(CHAIN)}
+        assert {b"evil 1", b"evil 2", b"evil 3"} & kept == {b"evil 1"}
+        await harvest(node, make_key(4), chain=(b"ca 1",))
+        assert b"ca 1" in {record.value for record in node.replica.documents(CHAIN)}
+
+
+async def test_intermediates_are_bounded_in_size_so_that_every_worker_can_hold_them() -> None:
+    async with running_node() as node:
+        full = {f"{CHAIN}{number:064x}": bytes(32_000) + b"%d" % number for number in range(520)}
+        await node.log.commit(Transaction(compare={}, puts=full))
+        await node.settle()
+        await harvest(node, make_key(1), chain=tuple(bytes(32_000) + b"more %d" % number for number in range(8)))
+        kept = [record.value for record in node.replica.documents(CHAIN)]
+        assert (len(kept), sum(map(len, kept)) <= 16 << 20) == (524, True)
+
+
 # what is not
 async def test_nobodys_key_is_cached_for_a_managed_domain() -> None:
     async with running_node(node=Node(managed=("ours.example",))) as node:

@@ -96,6 +96,14 @@ async def test_a_self_signed_certificate_is_approved_by_itself() -> None:
         assert served(node, 1) == [1]
 
 
+async def test_of_a_self_signed_certificate_every_address_is_shown_since_approving_it_believes_them_all() -> None:
+    own = Issuer(id="cccccccccccccccc", name="CN=Carl")
+    addresses = [f"harmless{number}@evil.example" for number in range(5)] + ["zoe@partner.example"]
+    async with running_node(held(1, own, held=HeldReason.SELF_SIGNED, addresses=addresses)) as node:
+        (listed,) = await node.cache.issuers.all()
+        assert listed.sample_addresses == tuple(addresses)
+
+
 async def test_rejecting_drops_all_keys_of_the_issuer_and_no_mail_brings_them_back() -> None:
     async with running_node() as node:
         await with_script(node, held(1), held(2), held(3, B))

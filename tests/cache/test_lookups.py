@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import timedelta
 
 import pytest
@@ -124,3 +125,17 @@ async def test_a_caller_may_wait_for_a_revision() -> None:
         await node.cache.lookups.reach(revision)
         assert node.cache.lookups.revision == revision
         assert node.cache.lookups.log_age is None
+
+
+async def test_texts_that_are_far_too_long_for_an_address_are_not_remembered() -> None:
+    async with running_node(make_entry(1)) as node:
+        lookups = node.cache.lookups
+        tracemalloc.start()
+        try:
+            for number in range(20):
+                lookups.serve_all([f"{number}{'x' * 1_000_000}@example.org"])
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 5_000_000  # not the 20 MB that were asked for
+        assert lookups.by_addresses([f"{'x' * 1_000_000}@example.org", "user1@example.org"])[0] is None

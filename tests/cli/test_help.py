@@ -61,6 +61,16 @@ def test_the_common_options_stand_before_and_after_the_command(capfd: pytest.Cap
     assert outputs.pop().startswith("{")
 
 
+@pytest.mark.parametrize("name", ["harvest", "explain", "import"])
+def test_only_directions_that_may_be_stated_are_offered(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "--help"]) == 0
+    shown = capfd.readouterr().out
+    assert "inbound|outbound" in shown
+    assert "unknown" not in shown
+    assert run([name, "--direction", "unknown", "x.eml"]) == 2
+    assert "'unknown' is not inbound or outbound." in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

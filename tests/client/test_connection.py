@@ -50,6 +50,12 @@ async def test_a_certificate_that_changes_on_disk_is_taken_up_and_calls_begun_be
         assert (await anext(watch)).kind == cache_pb2.WatchEvent.UPDATED
 
 
+async def test_files_may_be_named_by_texts(node: ServiceNode) -> None:
+    files = {part: str(path) for part, path in node.files(node.client(Role.ADMIN)).items()}
+    async with connect(node.target, **files) as connection:
+        assert await role_of(connection) is Role.ADMIN
+
+
 async def test_a_pair_that_is_half_replaced_waits_for_its_other_half(node: ServiceNode) -> None:
     old, new = node.client(Role.MAIL_PROCESSOR), node.client(Role.ADMIN)
     files = node.files(old)

@@ -124,8 +124,8 @@ def everything(replica: Replica, query: EntryQuery) -> tuple[object, ...]:
     ready = sorted(replica.lookup_ready(asked), key=repr)
     alone = [(place, *row[1:]) for place, index in enumerate(asked) for row in replica.lookup_ready([index])]
     assert ready == sorted(alone, key=repr)
-    assert sorted((asked[row[0]], row[5], row[7]) for row in ready) == sorted(
-        (index, row.fingerprint, row.key) for index, rows in batch.items() for row in rows
+    assert sorted((asked[row[0]], row[6]) for row in ready) == sorted(
+        (index, row.key) for index, rows in batch.items() for row in rows
     )
     fingerprints = sorted({entry.key.fingerprint.text for entry in kept})
     return (

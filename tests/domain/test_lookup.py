@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keycache.codec import encode_entry, from_us, to_us
+from keycache.codec import decode, encode_entry, from_us, to_us
 from keycache.domain.entry import Defect, Entry, Origin, Protocol, Sighting, Trust
 from keycache.domain.lookup import (
     DEFAULT_FILTER,
@@ -27,6 +27,7 @@ from keycache.domain.lookup import (
 from keycache.domain.names import Revision
 from keycache.domain.settings import Timeouts
 from keycache.store.rows import ready_row, row
+from keycache.v1 import entry_pb2
 from support.entries import T0, fingerprint_of, make_entry, make_sighting
 from support.properties import bounded
 
@@ -292,7 +293,7 @@ def served(
         3,
         timeouts=timeouts_us(timeouts or Timeouts()),
         now=to_us(now),
-        blocked=texts.__contains__ if texts else None,
+        blocked=(lambda key: decode(entry_pb2.Key, key).fingerprint in texts) if texts else None,
     )
     assert after == Answer((), MissCode.NOT_FOUND), "no row names this one"
     assert before is None or (isinstance(before, tuple) and before[0] == row("", other, Revision(1), encode_entry(other)).key)

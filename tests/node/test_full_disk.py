@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from keycache.domain.errors import KeycacheError, Unavailable
-from support.scenario import Running, digest_of, eventually, running
+from keycache.v1 import cache_pb2
+from support.command import spawn
+from support.scenario import Running, digest_of, running
 from support.scenario_people import Person, people
 
 MIB, PAGE = 1024 * 1024, 4096
@@ -43,6 +45,10 @@ def fill_up(folder: Path) -> Path:
             except OSError:
                 continue
     return ballast
+
+
+def give_back(ballast: Path, size: int) -> None:
+    os.truncate(ballast, ballast.stat().st_size - size)
 
 
 async def harvest_until_refused(node: Running, who: Iterator[Person]) -> tuple[list[Person], Person, KeycacheError]:
@@ -102,31 +108,39 @@ async def test_room_for_the_log_but_not_for_the_replica_ends_no_node_and_loses_n
             kept = next(who)
             await node.put(kept.material, kept.address)
             ballast = fill_up(disk)
-            half = await make_room_until_the_log_takes_it(node, who, ballast)
-            assert await node.outcome(kept.address) == "served"
-            assert await node.outcome(half.address) == "NOT_FOUND"
+            half, call = await make_room_until_the_log_takes_it(node, who, ballast)
+            assert await node.served([kept.address, half.address]) == {kept.address}
+            ballast.unlink()
+            assert (await call).verdict == "CACHED", "the replica follows by itself, and the caller hears of it"
+
+            ballast = fill_up(disk)
+            other, call = await make_room_until_the_log_takes_it(node, who, ballast)
             assert node.node.process.poll() is None
             node.kill()
+            await asyncio.wait([call])
+            assert isinstance(call.exception(), Unavailable)
+        refused = spawn(
+            "serve", "--data-dir", disk / "data", KEYCACHE_LISTEN__GRPC="127.0.0.1:0", KEYCACHE_LISTEN__METRICS="off"
+        )
+        assert refused.returncode == 1
+        assert "No room is left" in refused.stderr.decode()
+        assert "Traceback" not in refused.stderr.decode()
+        ballast.unlink()
         async with running(disk / "data", log_file=tmp_path / "log") as node:
-            assert await node.outcome(kept.address) == "served"
-            ballast.unlink()
-
-            async def there() -> bool | None:
-                return True if await node.outcome(half.address) == "served" else None
-
-            await eventually(there)
             lines = await node.export()
-            assert set(lines) == {kept.fingerprint, half.fingerprint}
+            assert set(lines) == {kept.fingerprint, half.fingerprint, other.fingerprint}
             assert (await node.status()).digest == digest_of(lines.values())
 
 
-async def make_room_until_the_log_takes_it(node: Running, who: Iterator[Person], ballast: Path) -> Person:
-    """Whose key is in the log alone."""
+async def make_room_until_the_log_takes_it(
+    node: Running, who: Iterator[Person], ballast: Path
+) -> tuple[Person, asyncio.Task[cache_pb2.HarvestResponse]]:
+    """Whose key is in the log alone, and the call that waits for the replica: one that is refused is so within milliseconds."""
     for person in who:
-        os.truncate(ballast, ballast.stat().st_size - PAGE)
-        try:
-            await node.harvest(person.mail())
-        except Unavailable as error:
-            if "not yet" in error.text:
-                return person
+        give_back(ballast, PAGE)
+        call = asyncio.create_task(node.harvest(person.mail()))
+        await asyncio.wait([call], timeout=1.0)
+        if not call.done():
+            return person, call
+        assert isinstance(call.exception(), Unavailable)
     raise AssertionError("the log never took any")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from keycache.cache.journal import Journal
 from keycache.cache.results import KeyResult, MessageResult
 from keycache.cache.writer import Update, Writer
-from keycache.domain.entry import Defect, Entry, Key, Origin, Protocol, Sighting
+from keycache.domain.entry import Defect, Entry, Key, Origin, Protocol, Sighting, Trust
 from keycache.domain.errors import Conflict, InvalidInput
 from keycache.domain.examination import DirectionPolicy, Envelope, Examination, Finding, Gate
 from keycache.domain.log import CHAIN
@@ -25,6 +25,14 @@ from keycache.replication.view import View
 
 CHAIN_LIMIT = 10_000
 """Intermediates kept in all: far beyond the some 3,000 public ones known to browsers, and a bound for hostile mail."""
+
+CHAIN_BYTES = 16 << 20
+"""And their size: as many of the usual 1.6 KB. Each worker holds and indexes all of them, anew after every change, and
+8,000 of the greatest size would end every worker at its first task, for good."""
+
+HELD_CHAIN_LIMIT, HELD_CHAIN_BYTES = 1_000, 2 << 20
+"""What there may be already when a mail that holds a HELD key still adds to it. Anybody can make authorities nobody trusts; they
+must neither crowd out trusted ones nor cost a lot. What is left out comes again with the next mail after an approval."""
 
 SOURCE_LIMIT = 200
 """Characters of a source text that are kept."""
@@ -101,6 +109,7 @@ class Harvesting:
     ) -> tuple[tuple[KeyResult, ...], Revision]:
         """One result per finding, in order, and the newest revision written."""
         revision = self._writer.applied
+        chain = self._affordable(findings, chain)
         results = []
         for finding in findings:
             result, written = await self._take(finding, chain, acquisition)
@@ -151,12 +160,28 @@ class Harvesting:
         puts = {} if merged.entry is None or key.protocol is not Protocol.SMIME else self._new_chain(chain)
         return Update(outcome=merged.verdict, entry=merged.entry, puts=puts)
 
+    def _affordable(self, findings: Iterable[Finding], chain: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The new intermediates of a message that there is room for. Which of its keys brought which is not known, so one HELD
+        key makes the room small for all: a trusted key in the same mail must not open the door to what nobody vouches for."""
+        known = self._view.chain
+        new = {hashlib.sha256(one).hexdigest(): one for one in chain}
+        new = {name: one for name, one in new.items() if name not in known}
+        if not new:
+            return ()
+        held = any(one.verdict is None and one.key is not None and one.key.trust is Trust.HELD for one in findings)
+        number, size = (HELD_CHAIN_LIMIT, HELD_CHAIN_BYTES) if held else (CHAIN_LIMIT, CHAIN_BYTES)
+        number, size = number - len(known), size - sum(map(len, known.values()))
+        chosen: list[bytes] = []
+        for one in new.values():
+            if len(chosen) < number and len(one) <= size:
+                chosen.append(one)
+                size -= len(one)
+        return tuple(chosen)
+
     def _new_chain(self, chain: Sequence[bytes]) -> dict[str, bytes]:
         """Records of intermediates that are not kept yet: each once, apart from entries."""
         names = {hashlib.sha256(certificate).hexdigest(): certificate for certificate in chain}
-        known = self._view.chain
-        room = CHAIN_LIMIT - len(known)
-        return {CHAIN + name: der for name, der in list(names.items())[: max(room, 0)] if name not in known}
+        return {CHAIN + name: der for name, der in names.items() if name not in self._view.chain}
 
     def _blocked(self, key: Key) -> str | None:
         """The sentence about the block that holds, if any: of the key, or of every address it is bound to."""

@@ -21,7 +21,8 @@ from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
 
 SAMPLES = 3
-"""Addresses shown per issuer, so that a person sees whose keys they are."""
+"""Addresses shown per issuer, so that a person sees whose keys they are. Of a self-signed certificate ALL are shown: to approve it
+is to believe every one of them, and its maker, who chose their order, would show the harmless ones."""
 
 PARALLEL = 8
 """Entries judged anew at once: enough to keep every worker busy."""
@@ -69,8 +70,11 @@ class Issuers:
                 id=issuer.id, name=issuer.name, state=None, held=0, has_certificate=False
             )
             addresses = line.sample_addresses
-            if len(addresses) < SAMPLES and stored.entry.key.addresses:
-                addresses = (*addresses, stored.entry.key.addresses[0].text)
+            key = stored.entry.key
+            if key.held is HeldReason.SELF_SIGNED:
+                addresses = tuple(address.text for address in key.addresses)
+            elif len(addresses) < SAMPLES and key.addresses:
+                addresses = (*addresses, key.addresses[0].text)
             listed[issuer.id] = replace(
                 line,
                 held=line.held + 1,

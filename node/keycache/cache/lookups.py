@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from keycache.codec import entry_of_halves, to_us
+from keycache.codec import decode, entry_of_halves, to_us
 from keycache.domain.errors import InvalidInput, OutOfRange
 from keycache.domain.lookup import (
     DEFAULT_FILTER,
@@ -24,11 +24,12 @@ from keycache.domain.lookup import (
     choose,
     serve_ready,
 )
-from keycache.domain.names import EmailAddress, Fingerprint
+from keycache.domain.names import ADDRESS_LIMIT, EmailAddress, Fingerprint
 from keycache.domain.ports import Replica
 from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
+from keycache.v1 import entry_pb2
 
 BATCH_LIMIT = 1000
 """Addresses in one batch: the recipients one SMTP transaction may bring to most servers (RFC 5321 section 4.5.3.1.8 asks for 100)."""
@@ -43,9 +44,18 @@ class _Asked(NamedTuple):
     address: EmailAddress | None
 
 
-@lru_cache(maxsize=65_536)
 def _read(address: str) -> _Asked:
-    """Parsing costs as much as a lookup, and the same correspondents are asked for again and again: 20 MB at most."""
+    """What is too long for an address is none, and is not remembered: a request may bring a thousand texts of many megabytes."""
+    return _remembered(address) if len(address) <= 2 * ADDRESS_LIMIT else _parsed(address)
+
+
+@lru_cache(maxsize=65_536)
+def _remembered(address: str) -> _Asked:
+    """Parsing costs as much as a lookup, and the same correspondents are asked for again and again: 20 MB, as a rule."""
+    return _parsed(address)
+
+
+def _parsed(address: str) -> _Asked:
     try:
         parsed = EmailAddress.parse(address)
     except InvalidInput:
@@ -132,8 +142,14 @@ class Lookups:
             return [None] * len(asked)
         rows = self._replica.lookup_ready([indexed for indexed, _ in asked])
         now = self._timekeeper.now()
-        answers = serve_ready(rows, len(asked), timeouts=view.timeouts, now=to_us(now), blocked=self._blocked(now))
-        blocks = view.blocks
+        blocks, blocked = view.blocks, self._blocked(now)
+        answers = serve_ready(
+            rows,
+            len(asked),
+            timeouts=view.timeouts,
+            now=to_us(now),
+            blocked=None if blocked is None else lambda key: blocked(decode(entry_pb2.Key, key).fingerprint),
+        )
         for place, (_, address) in enumerate(asked):
             if address is None or (blocks.blocks and blocks.of_address(address, now) is not None):
                 answers[place] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -21,8 +22,8 @@ def spelt(member: Enum) -> str:
     return member.name.lower().replace("_", "-")
 
 
-def choice(enum: type[E], text: str) -> E:
-    """Whatever the case, with dashes or underscores. Raises InvalidInput, naming what is allowed."""
+def choice(enum: Iterable[E], text: str) -> E:
+    """The member of `enum`, a class or some of its members. Whatever the case, with dashes or underscores. Raises InvalidInput, naming what is allowed."""
     for member in enum:
         if spelt(member) == text.strip().lower().replace("_", "-"):
             return member
@@ -30,11 +31,10 @@ def choice(enum: type[E], text: str) -> E:
     raise InvalidInput(f"{text[:40]!r} is not {', '.join(most)} or {last}.")
 
 
-def choice_option(enum: type[Enum], *names: str, help_text: str) -> Any:
-    """A typer option whose values are those of `enum`, offered on completion."""
-    return typer.Option(
-        *names, help=help_text, metavar="|".join(map(spelt, enum)), autocompletion=lambda: list(map(spelt, enum))
-    )
+def choice_option(enum: Iterable[Enum], *names: str, help_text: str) -> Any:
+    """A typer option whose values are those of `enum`, a class or some of its members, offered on completion."""
+    offered = [spelt(one) for one in enum]
+    return typer.Option(*names, help=help_text, metavar="|".join(offered), autocompletion=lambda: offered)
 
 
 Address = Annotated[str | None, typer.Option("--address", help="Only keys bound to this address.")]

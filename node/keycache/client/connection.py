@@ -199,7 +199,7 @@ class Connection:
 
 @asynccontextmanager
 async def connect(
-    target: str, *, ca: Path, certificate: Path, key: Path, check_seconds: float = FILE_CHECK_SECONDS
+    target: str, *, ca: str | Path, certificate: str | Path, key: str | Path, check_seconds: float = FILE_CHECK_SECONDS
 ) -> AsyncIterator[Connection]:
     """A connection to the node at `target` (host:port, IPv6 in brackets). Raises ConfigError for unusable files.
 
@@ -207,7 +207,8 @@ async def connect(
 
     Nothing is sent before the first call, so a node that is down shows there, as Unreachable.
     """
-    connection = Connection(target, Files(ca=ca, certificate=certificate, key=key), check_seconds=check_seconds)
+    files = Files(ca=Path(ca), certificate=Path(certificate), key=Path(key))
+    connection = Connection(target, files, check_seconds=check_seconds)
     try:
         yield connection
     finally:

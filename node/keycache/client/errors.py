@@ -125,5 +125,5 @@ def _unreachable(details: str, target: str) -> Unreachable:
         )
     return Unreachable(
         f"No node answers at {target} ({details[:200]}).",
-        hint="Check that it runs ('keycache serve') and that host and port are right.",
+        hint="Check that it runs ('keycache serve'), that host and port are right, and that your certificate is one of its own.",
     )

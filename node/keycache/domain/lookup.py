@@ -80,11 +80,11 @@ class Found(NamedTuple):
     expires_at: int
 
 
-ReadyRow = tuple[int, int | None, int | None, int | None, int | None, str, bytes | None, bytes]
+ReadyRow = tuple[int, int | None, int | None, int | None, int | None, bytes | None, bytes]
 """One entry as the replica answers it for the short way: the place of the address in the question; number of the origin,
-`refreshed_at` of the only sighting (None unless the entry is ready, see `ready_sighting`); `not_before`, `not_after`; fingerprint;
-`sighted`: that sighting as fields 2 to 4 of an encoded FoundKey (None unless ready); `key`: as in Row. A plain tuple: building a
-named one would cost as much as judging it."""
+`refreshed_at` of the only sighting (None unless the entry is ready, see `ready_sighting`); `not_before`, `not_after`; `sighted`:
+that sighting as fields 2 to 4 of an encoded FoundKey (None unless ready); `key`: as in Row. A plain tuple: building a named one would
+cost as much as judging it."""
 
 Served = tuple[bytes, bytes, int]
 """A key that was served the short way: `key`, `sighted`, and `expires_at` in microseconds since the epoch."""
@@ -134,7 +134,7 @@ def serve_ready(
     *,
     timeouts: tuple[int, int, int],
     now: int,
-    blocked: Callable[[str], bool] | None,
+    blocked: Callable[[bytes], bool] | None,
 ) -> list[Served | Answer | None]:
     """The answers to `asked` addresses under DEFAULT_FILTER, by place, as far as they need no weighing; None: ask `choose`.
 
@@ -143,10 +143,11 @@ def serve_ready(
        HELD), unexpired under the timeouts in force, within its own validity, and not blocked: the key.
     3. All else, and with it every reason for a miss, is for `choose` to judge.
 
-    `rows` in any order. `blocked` as in `choose`; that the address itself is blocked the caller checks, too.
+    `rows` in any order. `blocked(key)` tells of an encoded key whether it is blocked now; None when there are no blocks at all, so
+    that its fingerprint need not be read then. That the address itself is blocked the caller checks, too.
     """
     answers: list[Served | Answer | None] = [NOT_FOUND] * asked
-    for place, origin, refreshed, not_before, not_after, fingerprint, sighted, key in rows:
+    for place, origin, refreshed, not_before, not_after, sighted, key in rows:
         only = answers[place] is NOT_FOUND
         answers[place] = None
         if (
@@ -157,7 +158,7 @@ def serve_ready(
             and (expires := refreshed + timeouts[origin]) > now
             and (not_after is None or now <= not_after)
             and (not_before is None or now >= not_before)
-            and (blocked is None or not blocked(fingerprint))
+            and (blocked is None or not blocked(key))
         ):
             answers[place] = (key, sighted, expires)
     return answers

@@ -19,7 +19,6 @@ from keycache.domain.retention import expires_at, lasting
 from keycache.domain.settings import Settings
 from keycache.domain.skew import ClockVerdict, unwitnessed
 
-
 LONG_STOP = timedelta(days=1)
 """Time that a node did not see pass, from which on an administrator is told that removals wait for it. An upgrade or a repair is
 shorter, and delays a removal by less than the least anybody would notice of the longest timeouts."""

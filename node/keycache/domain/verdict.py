@@ -101,7 +101,7 @@ class Verdict(Enum):
     )
     CONNECTOR_SUSPECT = (
         "CONNECTOR_SUSPECT",
-        "Listener or network say outbound, yet every recipient is ours: set up the connector so that inbound mail uses an inbound listener.",
+        "Listener or network say outbound, yet every recipient is ours: let the connector bring inbound mail to an inbound listener.",
     )
     DIRECTION_UNKNOWN = (
         "DIRECTION_UNKNOWN",

@@ -57,6 +57,8 @@ def _joined(first: Finding, second: Finding, now: datetime) -> Finding:
     assert better.key is not None
     if better.verdict is not None and worse.verdict != better.verdict:
         return better
+    if first.key.protocol is Protocol.SMIME and worse.verdict != better.verdict:
+        return better  # the same certificate: what was refused elsewhere in the mail adds nothing, least of all its trust
     return replace(better, key=_joined_key(first.key, second.key, now))
 
 

@@ -74,9 +74,11 @@ class Replicator:
                 await self._follow()
             except LogCompacted:
                 compacted = True
-            except StoreCorrupt:
-                raise  # to be served no longer
-            except (LogUnavailable, StoreError):  # out of reach; or a full disk, which took the log's half of a write and not ours
+            except (LogUnavailable, StoreError) as error:
+                # A full disk may take the log's half of a write and not ours: lookups go on, and so do we once there is room. But a
+                # node that cannot even begin says so by ending, and what is damaged is served no longer.
+                if isinstance(error, StoreCorrupt) or (isinstance(error, StoreError) and not self.ready.is_set()):
+                    raise
                 if self._applied != reached:
                     attempt, reached = 0, self._applied
                 await self._clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])

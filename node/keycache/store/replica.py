@@ -40,7 +40,7 @@ _BY_ADDRESS = f"""SELECT a.text, {_ANSWER} FROM address a INDEXED BY address_loo
 _ONE = _BY_ADDRESS + "= ?"
 _MANY = _BY_ADDRESS + "IN (SELECT value FROM json_each(?))"  # noqa: S608 -- constants
 # CROSS JOIN keeps the order of the loops: a seek for each address asked, in the order asked, and one for each row found.
-_READY = """r.ready_origin, r.ready_refreshed, r.not_before, r.not_after, r.fingerprint, r.ready_sighted, r.key"""
+_READY = """r.ready_origin, r.ready_refreshed, r.not_before, r.not_after, r.ready_sighted, r.key"""
 _READY_ONE = f"""SELECT 0, {_READY} FROM address a INDEXED BY address_lookup CROSS JOIN answer r ON r.entry = a.entry
     WHERE a.indexed = ?"""  # noqa: S608 -- constants
 _READY_MANY = f"""SELECT j.key, {_READY} FROM json_each(?) j CROSS JOIN address a INDEXED BY address_lookup ON a.indexed = j.value

@@ -67,7 +67,7 @@ def ready_row(place: int, entry: Entry, value: bytes) -> ReadyRow:
     """`place` of the address in the question; `value` the entry's record."""
     known = Row("", *facts(entry), 0, *codec.halves(value))
     origin, refreshed, sighted = ready(entry)
-    return place, origin, refreshed, known.not_before, known.not_after, known.fingerprint, sighted, known.key
+    return place, origin, refreshed, known.not_before, known.not_after, sighted, known.key
 
 
 def record_hash(protocol: Protocol, fingerprint: Fingerprint, value: bytes) -> bytes:

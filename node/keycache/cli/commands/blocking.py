@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
 
     @command(group, "list", example="keycache block list")
     def list_blocks(call: Call) -> None:
-        """Everything that is blocked, until when, by whom and why."""
+        """Everything that is blocked, until when, by whom and why. Blocks that have ended by themselves stand there as a record."""
         from keycache.cli import present
         from keycache.v1.admin_pb2 import ListBlocksRequest
 

@@ -41,8 +41,16 @@ def register(app: typer.Typer) -> None:
         from keycache.cli import tables
 
         columns = [("Issuer", "id"), ("Name", "name"), ("State", "state"), ("Held", "held"), ("Certificate", "has_certificate")]
-        shown = [{**one, "has_certificate": "known" if one["has_certificate"] else "wanted"} for one in issuers]
-        screen.show(tables.generic(columns, shown, fold=["Name"]))
+        columns.append(("Keys of", "sample_addresses"))
+        shown = [
+            {
+                **one,
+                "has_certificate": "known" if one["has_certificate"] else "wanted",
+                "sample_addresses": ", ".join(one["sample_addresses"]),
+            }
+            for one in issuers
+        ]
+        screen.show(tables.generic(columns, shown, fold=["Name", "Keys of"]))
 
     @command(group, "approve", example="keycache issuers approve 5d0c9a4e --certificate partner-ca.pem")
     def approve(
@@ -74,10 +82,8 @@ def _decide(call: Call, issuer: str, state: IssuerState, certificate: bytes) -> 
 
     chosen = named(talk(call, _issuers), issuer)
     approve = state is IssuerState.APPROVED
-    what = "Approve" if approve else "Reject"
     effect = "served" if approve else "dropped"
-    held = "1 held key is" if chosen.held == 1 else f"{chosen.held} held keys are"
-    screen.confirm(f"{what} {chosen.name} ({chosen.id})? Its {held} then {effect}.", yes=call.yes)
+    screen.confirm(question(chosen, approve=approve), yes=call.yes)
     request = DecideIssuerRequest(id=chosen.id, state=codec.wire_enum(state), certificate=certificate)  # type: ignore[arg-type]
 
     async def conversation(node: Connection) -> DecideIssuerResponse:
@@ -100,6 +106,14 @@ def _decide(call: Call, issuer: str, state: IssuerState, certificate: bytes) -> 
     )
     if answer.still_held:
         screen.say(f"{answer.still_held} stay held, each for a reason of its own; see 'keycache list --trust held'.")
+
+
+def question(chosen: ListedIssuer, *, approve: bool) -> str:
+    """With whose keys they are: the name of an issuer is whatever its maker wrote."""
+    what, effect = ("Approve", "served") if approve else ("Reject", "dropped")
+    held = "1 held key is" if chosen.held == 1 else f"{chosen.held} held keys are"
+    whose = f" Keys of {', '.join(chosen.sample_addresses)}." if chosen.sample_addresses else ""
+    return f"{what} {chosen.name} ({chosen.id})? Its {held} then {effect}.{whose}"
 
 
 def named(issuers: list[ListedIssuer], text: str) -> ListedIssuer:

@@ -13,7 +13,7 @@ from keycache.cli import screen
 from keycache.cli.call import Call, command
 from keycache.cli.filters import choice, choice_option
 from keycache.cli.session import interruptible, message_limit, talk
-from keycache.domain.errors import InvalidInput, KeycacheError
+from keycache.domain.errors import KeycacheError
 from keycache.domain.examination import Direction
 from keycache.domain.verdict import Verdict
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from keycache.v1.cache_pb2 import Envelope
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Messages as received, one each; - is standard input.")]
+STATABLE = (Direction.INBOUND, Direction.OUTBOUND)
+"""Unknown is nothing to state: the node finds out."""
+
 Stated = Annotated[
-    str | None, choice_option(Direction, "--direction", help_text="State the direction; else the node decides it.")
+    str | None, choice_option(STATABLE, "--direction", help_text="State the direction; else the node decides it.")
 ]
 Listener = Annotated[str | None, typer.Option("--listener", help="address[:port] of the listener that took the mail.")]
 Client = Annotated[str | None, typer.Option("--client", help="IP address that the mail came from.")]
@@ -80,9 +83,7 @@ def make_envelope(
     from keycache import codec
     from keycache.v1.cache_pb2 import Envelope
 
-    stated = choice(Direction, direction) if direction else None
-    if stated is Direction.UNKNOWN:
-        raise InvalidInput("A direction cannot be stated as unknown.", hint="Leave --direction out; the node then decides.")
+    stated = choice(STATABLE, direction) if direction else None
     return Envelope(
         direction=codec.wire_enum(stated),  # type: ignore[arg-type]
         listener=listener or "",
