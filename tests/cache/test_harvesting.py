@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from keycache.cache.harvesting import KEYS_PER_ADDRESS
 from keycache.cache.results import KeyResult, MessageResult
 from keycache.domain.entry import Change, Defect, HeldReason, Origin, Protocol, Trust
 from keycache.domain.examination import Direction, Envelope, Finding, Gate
@@ -219,6 +220,23 @@ async def test_nobodys_key_is_cached_for_a_managed_domain() -> None:
         results, _ = await node.cache.harvesting.put(b"any", "b@ours.example", "keys.example.org")
         assert [result.verdict for result in results] == [Verdict.OWN_DOMAIN]
         assert await head(node) == before
+
+
+async def test_a_flood_of_self_made_keys_for_one_address_ends_and_never_keeps_out_a_trusted_or_known_one() -> None:
+    flood = [make_entry(number, trust=Trust.BOUND, addresses=["victim@example.org"]) for number in range(KEYS_PER_ADDRESS)]
+    async with running_node(*flood) as node:
+        late = make_key(100, trust=Trust.BOUND, addresses=["victim@example.org"])
+        result = await node.cache.harvesting.harvest(node.script.mail(late), ENVELOPE)
+        assert result.verdict is Verdict.TOO_MANY_KEYS
+        assert node.entry(fingerprint_of(100)) is None
+        known = await node.cache.harvesting.harvest(node.script.mail(flood[0].key), ENVELOPE)
+        assert known.verdict in {Verdict.ALREADY_FRESH, Verdict.REFRESHED}
+        trusted = make_key(101, addresses=["victim@example.org"])
+        assert (await node.cache.harvesting.harvest(node.script.mail(trusted), ENVELOPE)).verdict is Verdict.CACHED
+        assert node.served("victim@example.org")[0] == fingerprint_of(101).text
+        blob = node.script.file(b"late", late)
+        (imported,) = await node.cache.imports.material(blob, "late.asc", "anna")
+        assert imported.verdict is Verdict.CACHED
 
 
 async def test_what_the_examiner_refuses_is_not_kept() -> None:

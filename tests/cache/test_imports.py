@@ -229,3 +229,12 @@ async def test_past_mail_is_imported_as_such_and_counts_as_no_mail_of_today() ->
         await node.cache.imports.message(node.script.mail(), ENVELOPE, "old.mbox", "anna")
         assert len(await acts(node)) == 1
         assert node.cache.journal.verdicts(9) == ({}, ())
+
+
+async def test_past_mail_brings_no_key_for_a_managed_domain() -> None:
+    async with running_node(node=Node(managed=("ours.example",))) as node:
+        mail = node.script.mail(make_key(1, addresses=["stranger@example.org", "boss@ours.example"]))
+        result = await node.cache.imports.message(mail, ENVELOPE, "old.mbox", "anna")
+        assert result.verdict is Verdict.CACHED
+        assert node.served("stranger@example.org") == [fingerprint_of(1).text]
+        assert node.served("boss@ours.example") == []

@@ -82,9 +82,16 @@ async def test_approving_needs_the_issuers_certificate_one_and_only_one() -> Non
         with pytest.raises(InvalidInput, match="holds 2 certificates"):
             await node.cache.issuers.decide(B.id, IssuerState.APPROVED, b"one|two", "anna")
         assert (await node.cache.issuers.all())[0].state is None
-        result = await node.cache.issuers.decide(B.id, IssuerState.APPROVED, b"der of B", "anna")
-        assert (result.entries, result.still_held) == (0, 1)  # the mails did not name that certificate: the examiner says
-        assert node.script.base.approved == (b"der of B",)
+
+
+async def test_a_certificate_that_verifies_none_of_the_held_keys_is_refused_and_not_trusted() -> None:
+    async with running_node() as node:
+        await with_script(node, held(1, B))
+        with pytest.raises(Refused, match="None of the 1 held keys"):
+            await node.cache.issuers.decide(B.id, IssuerState.APPROVED, b"der of another", "anna")
+        assert node.script.base.approved == ()
+        assert (await node.cache.issuers.all())[0].state is None
+        assert [one.action for one in await node.cache.journal.audit(limit=9)] == ["TAKE_BACK_APPROVAL", "APPROVE_ISSUER"]
 
 
 async def test_a_self_signed_certificate_is_approved_by_itself() -> None:

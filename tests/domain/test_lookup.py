@@ -171,7 +171,11 @@ def test_an_origin_counts_by_its_own_sighting() -> None:
 @pytest.mark.parametrize(
     ("better", "worse"),
     [
-        ({"addresses": [BOB]}, {"addresses": ["BOB@example.org"], "evidence_at": T0}),  # the exact address before all else
+        ({"addresses": [BOB]}, {"addresses": ["BOB@example.org"], "evidence_at": T0}),  # the exact address before the newest
+        (
+            {"addresses": ["BOB@example.org"], "trust": Trust.ANCHORED},
+            {"addresses": [BOB], "trust": Trust.BOUND},
+        ),  # trust before it
         ({"trust": Trust.ANCHORED}, {"trust": Trust.BOUND, "evidence_at": T0}),
         ({"trust": Trust.BOUND}, {"trust": Trust.HELD, "evidence_at": T0}),
         ({"evidence_at": T0}, {"evidence_at": T0 - US}),
@@ -223,8 +227,8 @@ def model(
                     longest = one
             evidence = key.evidence_at or datetime(1970, 1, 1, tzinfo=UTC)
             order = (
-                written.text != address,
                 [Trust.ANCHORED, Trust.BOUND, Trust.HELD].index(key.trust),
+                written.text != address,
                 -to_us(evidence),
                 -to_us(longest.refreshed_at),
                 key.fingerprint.text,

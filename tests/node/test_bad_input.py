@@ -93,7 +93,7 @@ async def test_every_bad_mail_gets_its_verdict_while_lookups_go_on_in_bounded_me
         results = await asyncio.gather(*(asyncio.to_thread(spawn, *one) for one in arguments))
         ended.set()
         count, most = await watching
-        verdicts = {}
+        verdicts: dict[str, str] = {}
         for result in results:
             assert b"Traceback" not in result.stderr
             document = json.loads(result.stdout)

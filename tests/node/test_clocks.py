@@ -17,8 +17,6 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 TEN_YEARS, ALMOST_A_YEAR = 3650 * DAY, 364 * DAY
 """As far ahead as the node's authority lives, and behind as far as it reaches back: beyond both the node refuses to start."""
 
-SWEEPS = {"PURGE__INTERVAL": "1s"}
-
 
 async def fill(node: Running, who: list[Person]) -> dict[str, str]:
     """Import them, a tenth by each age up to 90 days; what an export shows of them."""
@@ -36,16 +34,16 @@ async def test_a_clock_ten_years_ahead_over_a_restart_removes_nothing_of_much_or
 ) -> None:
     who = people("ahead", count)
     addresses = {person.address for person in who}
-    async with running(tmp_path, **SWEEPS) as node:
+    async with running(tmp_path, PURGE__INTERVAL="1s") as node:
         everything = await fill(node, who)
-    async with running(tmp_path, environ=clock_off_by(TEN_YEARS), **SWEEPS) as node:
+    async with running(tmp_path, environ=clock_off_by(TEN_YEARS), PURGE__INTERVAL="1s") as node:
         held = await node.until(lambda status: status.purge.waiting == count)
         assert held.purge.state == state
         assert told in held.purge.reason
         assert await node.served(addresses) == set()
         assert await node.outcome(who[0].address) == "EXPIRED"
         assert await node.export() == everything
-    async with running(tmp_path, **SWEEPS) as node:
+    async with running(tmp_path, PURGE__INTERVAL="1s") as node:
         status = await node.until(lambda status: status.purge.state == "IDLE")
         assert (status.entries.live, status.entries.expired) == (count, 0)
         assert await node.served(addresses) == addresses
@@ -55,11 +53,11 @@ async def test_a_clock_ten_years_ahead_over_a_restart_removes_nothing_of_much_or
 async def test_a_clock_a_year_behind_is_told_removes_nothing_and_stamps_nothing_that_expires_early(tmp_path: Path) -> None:
     known, late, later = people("behind", 5), Person("late"), Person("later")
     begun = present()
-    async with running(tmp_path, **SWEEPS) as node:
+    async with running(tmp_path, PURGE__INTERVAL="1s") as node:
         everything = await fill(node, known)
         await node.put(late.material, late.address)
         before = await node.export()
-    async with running(tmp_path, environ=clock_off_by(-ALMOST_A_YEAR), **SWEEPS) as node:
+    async with running(tmp_path, environ=clock_off_by(-ALMOST_A_YEAR), PURGE__INTERVAL="1s") as node:
         held = await node.until(lambda status: status.purge.state != "IDLE")
         assert held.purge.state == "HELD_CLOCK"
         assert "364.0 days behind the newest time this node wrote down" in held.purge.reason
@@ -72,7 +70,7 @@ async def test_a_clock_a_year_behind_is_told_removes_nothing_and_stamps_nothing_
         assert await node.served(person.address for person in known) == {person.address for person in known}
         assert {**before, later.fingerprint: (await node.export())[later.fingerprint]} == await node.export()
         node.kill()
-    async with running(tmp_path, **SWEEPS) as node:
+    async with running(tmp_path, PURGE__INTERVAL="1s") as node:
         assert (await node.until(lambda status: status.purge.state == "IDLE")).entries.live == len(everything) + 2
         (key,) = (await node.lookup(later.address)).keys
         assert key.refreshed_at.ToDatetime(begun.tzinfo) >= begun
@@ -80,16 +78,16 @@ async def test_a_clock_a_year_behind_is_told_removes_nothing_and_stamps_nothing_
 
 async def test_an_administrators_word_on_a_clock_that_went_back_ends_the_hold_and_removes_nothing(tmp_path: Path) -> None:
     who = people("word", 5)
-    async with running(tmp_path, **SWEEPS) as node:
+    async with running(tmp_path, PURGE__INTERVAL="1s") as node:
         everything = await fill(node, who)
-    async with running(tmp_path, environ=clock_off_by(-30 * DAY), **SWEEPS) as node:
+    async with running(tmp_path, environ=clock_off_by(-30 * DAY), PURGE__INTERVAL="1s") as node:
         await node.until(lambda status: status.purge.state == "HELD_CLOCK")
         told = spawn("purge", "--trust-clock", "--yes", "--data-dir", tmp_path)
         assert (told.returncode, told.stderr) == (0, b"")
         await node.until(lambda status: status.purge.state == "IDLE")
         assert await node.export() == everything
         node.kill()
-    async with running(tmp_path, environ=clock_off_by(-30 * DAY), **SWEEPS) as node:
+    async with running(tmp_path, environ=clock_off_by(-30 * DAY), PURGE__INTERVAL="1s") as node:
         assert (await node.status()).purge.state == "IDLE", "the word outlives the process"
         assert await node.export() == everything
 
@@ -97,7 +95,7 @@ async def test_an_administrators_word_on_a_clock_that_went_back_ends_the_hold_an
 async def test_a_clock_set_while_the_node_runs_holds_the_purger_until_it_is_set_back(tmp_path: Path) -> None:
     clock, data = ClockFile(tmp_path / "clock"), tmp_path / "data"
     old, brief = Person("old"), Person("brief")
-    async with running(data, environ=clock.environ, **SWEEPS) as node:
+    async with running(data, environ=clock.environ, PURGE__INTERVAL="1s") as node:
         now = present()
         ages = {old: {Origin.HARVESTED: 499 * DAY}, brief: {Origin.LOOKED_UP: 23 * HOUR}}
         await node.import_lines([person.line(ages[person], now) for person in (old, brief)])
@@ -120,18 +118,18 @@ async def test_a_clock_set_while_the_node_runs_holds_the_purger_until_it_is_set_
 async def test_a_clock_set_ahead_and_then_a_kill_are_not_forgotten_by_the_next_start(tmp_path: Path) -> None:
     """The step is seen by the process alone; what protects the keys over its end is the time that it wrote down."""
     clock, data, old = ClockFile(tmp_path / "clock"), tmp_path / "data", Person("old")
-    async with running(data, environ=clock.environ, **SWEEPS) as node:
+    async with running(data, environ=clock.environ, PURGE__INTERVAL="1s") as node:
         await node.import_lines([old.line({Origin.HARVESTED: 499 * DAY}, present())])
         everything = await node.export()
         clock.go(400 * DAY)
         await node.until(lambda status: status.purge.state == "HELD_CLOCK")
         node.kill()
-    async with running(data, environ=clock.environ, **SWEEPS) as node:
+    async with running(data, environ=clock.environ, PURGE__INTERVAL="1s") as node:
         held = await node.until(lambda status: status.purge.waiting == 1)
         assert held.purge.state == "HELD_CLOCK"
         assert "did not see pass" in held.purge.reason
         assert await node.export() == everything
-    async with running(data, **SWEEPS) as node:
+    async with running(data, PURGE__INTERVAL="1s") as node:
         assert await node.outcome(old.address) == "served"
 
 

@@ -21,7 +21,7 @@ from support.command import EXECUTABLE, OWN_ENVIRONMENT
 from support.scenario import Running, all_gone, children, digest_of, eventually, present, running
 from support.scenario_people import Person
 
-ROUNDS = 6
+ROUNDS = 5
 WARM_UP = 4
 """Acknowledgements of a round before it may be killed, so that no round passes in which nothing was under way."""
 

@@ -53,7 +53,7 @@ def give_back(ballast: Path, size: int) -> None:
 
 async def harvest_until_refused(node: Running, who: Iterator[Person]) -> tuple[list[Person], Person, KeycacheError]:
     """Who was kept before, who was refused, and how."""
-    kept = []
+    kept: list[Person] = []
     for person in who:
         try:
             assert (await node.harvest(person.mail())).verdict == "CACHED"

@@ -94,6 +94,11 @@ def overwrite_the_middle(path: Path) -> None:
         file.write(b"\xa5" * 2 * PAGE)
 
 
+def make_it_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def later_version(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 9999")
@@ -107,7 +112,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "empty": (lambda path: os.truncate(path, 0), "it is empty", "keycache import"),
     "a later version's": (later_version, "schema version 9999", "later version of Keycache"),
     "somebody else's text": (lambda path: path.write_bytes(b"Dear diary,\n" * 1000), "", "keycache import"),
-    "a directory": (lambda path: (path.unlink(), path.mkdir()), "", ""),
+    "a directory": (make_it_a_directory, "", ""),
 }
 
 

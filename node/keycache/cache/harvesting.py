@@ -16,6 +16,7 @@ from keycache.domain.entry import Defect, Entry, Key, Origin, Protocol, Sighting
 from keycache.domain.errors import Conflict, InvalidInput
 from keycache.domain.examination import DirectionPolicy, Envelope, Examination, Finding, Gate
 from keycache.domain.log import CHAIN
+from keycache.domain.lookup import TRUSTS
 from keycache.domain.merge import learn, obtain
 from keycache.domain.names import EmailAddress, Revision
 from keycache.domain.ports import Examiner, Replica
@@ -34,18 +35,24 @@ HELD_CHAIN_LIMIT, HELD_CHAIN_BYTES = 1_000, 2 << 20
 """What there may be already when a mail that holds a HELD key still adds to it. Anybody can make authorities nobody trusts; they
 must neither crowd out trusted ones nor cost a lot. What is left out comes again with the next mail after an approval."""
 
+KEYS_PER_ADDRESS = 32
+"""Keys of one trust kept for one address. Somebody with a new key every month fills it in three years; a flood of self-made keys
+would make each lookup of the address slow and its answer large. Keys that a trusted issuer vouches for are not limited."""
+
 SOURCE_LIMIT = 200
 """Characters of a source text that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquisition:
-    """How keys are obtained in one call. `write` False: only tell what would happen."""
+    """How keys are obtained in one call. `write` False: only tell what would happen. `vouched`: an administrator brings the very keys,
+    and stands for their addresses."""
 
     origin: Origin
     source: str
     policy: DirectionPolicy
     write: bool = True
+    vouched: bool = False
 
 
 class Harvesting:
@@ -132,6 +139,8 @@ class Harvesting:
             return _result(finding, finding.verdict or Verdict.BLOCKED, blocked), self._writer.applied
         if blocked is not None and key.defect is not Defect.REVOKED:
             return _result(finding, Verdict.BLOCKED, blocked), self._writer.applied
+        if known is None and not how.vouched and self._is_crowded(key):
+            return _result(finding, Verdict.TOO_MANY_KEYS), self._writer.applied
 
         async def decide(entry: Entry | None) -> Update[Verdict]:
             return await self._decide(entry, key, chain, how)
@@ -159,6 +168,14 @@ class Harvesting:
             merged = obtain(entry, key, sighting, self._view.require_settings().timeouts)
         puts = {} if merged.entry is None or key.protocol is not Protocol.SMIME else self._new_chain(chain)
         return Update(outcome=merged.verdict, entry=merged.entry, puts=puts)
+
+    def _is_crowded(self, key: Key) -> bool:
+        """Whether one of the key's addresses has as many keys of this trust as are kept."""
+        if key.trust is Trust.ANCHORED:
+            return False
+        trust = TRUSTS.index(key.trust)
+        rows = self._replica.lookup([address.index for address in key.addresses])
+        return any(sum(row.trust == trust for row in found) >= KEYS_PER_ADDRESS for found in rows.values())
 
     def _affordable(self, findings: Iterable[Finding], chain: Sequence[bytes]) -> tuple[bytes, ...]:
         """The new intermediates of a message that there is room for. Which of its keys brought which is not known, so one HELD
@@ -198,8 +215,8 @@ class Harvesting:
 
 
 def _without_managed(key: Key, how: Acquisition) -> Key:
-    """Nobody's key is cached for a managed domain of ours; an administrator's import is his own word."""
-    if how.origin is Origin.IMPORTED:
+    """Nobody's key is cached for a managed domain of ours; an administrator's own word is another matter."""
+    if how.vouched:
         return key
     return replace(key, addresses=tuple(a for a in key.addresses if not how.policy.manages(a)))
 

@@ -42,7 +42,7 @@ class Imports:
     async def material(self, blob: bytes, source: str, actor: str) -> tuple[KeyResult, ...]:
         """A file of keys; each is bound to every address it names itself."""
         findings = await self._examiner.read_material(blob, (), self._timekeeper.now())
-        acquisition = Acquisition(origin=Origin.IMPORTED, source=source[:SOURCE_LIMIT], policy=self._policy)
+        acquisition = Acquisition(origin=Origin.IMPORTED, source=source[:SOURCE_LIMIT], policy=self._policy, vouched=True)
         results, _ = await self._harvesting.take_findings(findings, (), acquisition)
         kept = sum(result.verdict.is_kept for result in results)
         await self._journal.record(actor, "IMPORT", source[:SOURCE_LIMIT], f"{kept} of {len(results)} keys kept")

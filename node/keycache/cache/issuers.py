@@ -111,7 +111,23 @@ class Issuers:
             dropped = gone.removed + await self._drop_released(id)
             return IssuerResult(entries=dropped, still_held=0, revision=max(revision, self._writer.applied))
         released = await self._release(held)
+        if certificate and held and not released:
+            await self._take_back(decision, decided, actor)
+            raise Refused(
+                f"None of the {len(held)} held keys of issuer {name} can be verified by this certificate; it is not trusted.",
+                hint="Is it the certificate of that very issuer? Compare its subject and fingerprint.",
+            )
         return IssuerResult(entries=released, still_held=len(held) - released, revision=self._writer.applied)
+
+    async def _take_back(self, before: IssuerDecision | None, decided: IssuerDecision, actor: str) -> None:
+        """The decision that stood before stands again."""
+        record = self._journal.entry_of(actor, "TAKE_BACK_APPROVAL", decided.id, decided.name)
+        if before is None:
+            await self._writer.act(record, deletes=(ISSUERS + decided.id,))
+        else:
+            await self._writer.act(
+                record, puts={ISSUERS + before.id: issuer_to_wire(before).SerializeToString(deterministic=True)}
+            )
 
     async def _drop_released(self, id: str) -> int:  # noqa: A002
         """Keys that an earlier approval had released: the administrator takes that back."""

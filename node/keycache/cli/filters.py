@@ -23,7 +23,8 @@ def spelt(member: Enum) -> str:
 
 
 def choice(enum: Iterable[E], text: str) -> E:
-    """The member of `enum`, a class or some of its members. Whatever the case, with dashes or underscores. Raises InvalidInput, naming what is allowed."""
+    """One of `enum`, a class or some of its members, whatever the case, with dashes or underscores. Raises InvalidInput, naming
+    what is allowed."""
     for member in enum:
         if spelt(member) == text.strip().lower().replace("_", "-"):
             return member

@@ -178,7 +178,7 @@ def choose(
     `blocked(fingerprint)` tells whether a key is blocked now; None when there are no blocks at all. That the address itself is
     blocked the caller has checked before.
     """
-    found: list[tuple[tuple[bool, int, int, int, str], Found]] = []
+    found: list[tuple[tuple[int, bool, int, int, str], Found]] = []
     miss = 0
     for row in rows:
         trust = TRUSTS[row.trust]
@@ -194,7 +194,8 @@ def choose(
         elif trust not in accept.trusts:
             miss = max(miss, _REASONS[MissCode.HELD if trust is Trust.HELD else MissCode.FILTERED])
         else:
-            rank = (row.address != address, _TRUST_RANK[trust], -row.evidence, -best[2], row.fingerprint)
+            # Trust before spelling: a self-made key for `anna@` must not outrank a certificate for `Anna@`.
+            rank = (_TRUST_RANK[trust], row.address != address, -row.evidence, -best[2], row.fingerprint)
             found.append((rank, Found(row, *best)))
     if not found:
         return Answer((), _BY_REASON[miss])

@@ -70,6 +70,10 @@ class Verdict(Enum):
         "The key is larger than any honest one; it may be flooded. Ask the sender for a minimal one.",
     )
     MALFORMED_KEY = ("MALFORMED_KEY", "The key cannot be read; ask the sender to send it again.")
+    TOO_MANY_KEYS = (
+        "TOO_MANY_KEYS",
+        "So many keys are kept for this address already that somebody may be flooding it; delete the wrong ones, or import this one.",
+    )
     # No proof that the key belongs to the sender.
     SIGNATURE_INVALID = (
         "SIGNATURE_INVALID",
@@ -117,7 +121,7 @@ class Verdict(Enum):
         "ENCRYPTED_MESSAGE",
         "The mail is encrypted and a signature inside cannot be seen; hand the mail over after decryption.",
     )
-    NO_KEY_MATERIAL = ("NO_KEY_MATERIAL", "The mail is not signed and carries no key; nothing to do.")
+    NO_KEY_MATERIAL = ("NO_KEY_MATERIAL", "No signature brought a certificate, and the mail carries no key; nothing to do.")
     UNREADABLE_MESSAGE = ("UNREADABLE_MESSAGE", "This is not a mail that can be read; see the detail.")
     MESSAGE_TOO_LARGE = ("MESSAGE_TOO_LARGE", "The mail is over the size limit ('message_limit' in the configuration).")
     TOO_COMPLEX = (
