@@ -44,10 +44,6 @@ NODE_ID_FILE = "node-id"
 GRACE_SECONDS = 20.0
 """For calls in flight at a stop. Below the 30 s that Kubernetes, and the 90 s that systemd, wait by default before they kill."""
 
-LINGER_SECONDS = 0.25
-"""Between saying that we stop and refusing calls: gRPC's core ends calls that have come in but were not begun with a bare CANCELLED,
-which tells a mail processor nothing. Enough for a hundred MiB that came in just before; nobody waits for it but who stops the node."""
-
 _M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
 
@@ -161,8 +157,7 @@ async def _open(config: Config, server: Server, http: HttpServer) -> None:
 
 async def _shut(config: Config, server: Server, http: HttpServer) -> None:
     (config.data_dir / RUN_FILE).unlink(missing_ok=True)
-    server.ready(serving=False)
-    await asyncio.sleep(LINGER_SECONDS)
+    await server.linger()
     await server.stop(GRACE_SECONDS)
     await http.stop()
 

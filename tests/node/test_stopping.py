@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 async def answer(node: Running, person: Person) -> str:
     """The verdict on a mail of some size, or gRPC's code where there is none."""
     try:
-        return (await node.harvest(person.mail(padding=2 * MIB))).verdict
+        return (await node.harvest(person.mail(padding=MIB // 2))).verdict
     except Unavailable as error:
         cause = error.__cause__
         return cause.code().name if isinstance(cause, grpc.aio.AioRpcError) else repr(cause)

@@ -19,8 +19,6 @@ SEQUENCE, SET = 0x30, 0x31
 class Unacceptable(InvalidInput):
     """What was sent cannot be taken; `verdict` says why. Raised and caught inside the S/MIME harvest only."""
 
-    code = "UNACCEPTABLE"
-
     def __init__(self, verdict: Verdict, text: str) -> None:
         super().__init__(text)
         self.verdict = verdict

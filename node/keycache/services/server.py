@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -29,6 +30,10 @@ HANDS = 8
 MAX_CALLS = 4_096
 """Calls in flight. Beyond it gRPC refuses; a lookup takes a third of a millisecond, so a queue of a second fits."""
 
+LINGER_STEP, LINGER_QUIET, LINGER_STEPS = 0.05, 4, 40
+"""Seconds between two looks, looks without a new call that are enough, and looks at most: 0.2 s for a node at rest, 2 s for one whose
+clients do not heed its health."""
+
 _HOUR_MS = 3_600_000
 _log = get_logger(__name__)
 
@@ -40,6 +45,22 @@ class ServerOptions:
     listen: tuple[str, ...] = ("127.0.0.1:7640",)
     message_limit: int = 25 * MIB
     max_calls: int = MAX_CALLS
+
+
+if TYPE_CHECKING:
+    _AnyHandler = grpc.GenericRpcHandler[Any, Any]  # generic in the stubs alone
+else:
+    _AnyHandler = grpc.GenericRpcHandler
+
+
+class _Arrivals(_AnyHandler):
+    """Asked first for every call that is begun, serves none, and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def service(self, _call: grpc.HandlerCallDetails) -> None:
+        self.count += 1
 
 
 class Certificates:
@@ -87,6 +108,8 @@ class Server:
             health.NAME: self._health.handlers(self._calls),
         }
         self._server = grpc.aio.server(options=_channel_options(options), maximum_concurrent_rpcs=options.max_calls)
+        self._arrivals = _Arrivals()
+        self._server.add_generic_rpc_handlers((self._arrivals,))
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(name, handlers) for name, handlers in services.items()]
         )
@@ -109,6 +132,17 @@ class Server:
     def ready(self, *, serving: bool = True) -> None:
         """What health tells from now on."""
         self._health.set(serving=serving)
+
+    async def linger(self) -> None:
+        """Say that we stop, and begin what has come in: calls that were not begun when gRPC's core is shut down it ends with a bare
+        CANCELLED, which tells a mail processor nothing. Returns once no call came in for a moment."""
+        self._health.set(serving=False)
+        quiet, before = 0, self._arrivals.count
+        for _ in range(LINGER_STEPS):
+            await asyncio.sleep(LINGER_STEP)
+            quiet, before = (quiet + 1 if self._arrivals.count == before else 0), self._arrivals.count
+            if quiet == LINGER_QUIET:
+                return
 
     async def stop(self, grace: float) -> None:
         """Finish: health says NOT_SERVING, watches end, new calls are refused, calls in flight get `grace` seconds."""
