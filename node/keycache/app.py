@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ctypes
 import json
 import os
@@ -149,6 +150,9 @@ async def _open(config: Config, server: Server, http: HttpServer) -> None:
     if config.listen.metrics is not None:
         port = await http.start(config.listen.metrics.host, config.listen.metrics.port)
         metrics = str(Endpoint(config.listen.metrics.host, port))
+    # What the start made stays for good; without this every full collection walks through all of it, in the middle of a lookup.
+    gc.collect()
+    gc.freeze()
     server.ready()
     content = json.dumps({"pid": os.getpid(), "grpc": grpc, "metrics": metrics})
     write_private(config.data_dir / RUN_FILE, content.encode() + b"\n")

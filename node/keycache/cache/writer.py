@@ -19,6 +19,9 @@ from keycache.replication.replicator import Replicator
 
 T = TypeVar("T")
 
+VISIBLE_SECONDS = 30.0
+"""What was written is safe in the log; a disk that is busy for some seconds is no reason to tell the caller otherwise."""
+
 ATTEMPTS = 16
 """Each refuted attempt means that another writer got through, so this many in a row is a storm and the caller is told."""
 
@@ -68,7 +71,7 @@ class Writer:
                 )
             )
             if isinstance(result, Committed):
-                await self._replicator.reach(result.revision)
+                await self._replicator.reach(result.revision, timeout_seconds=VISIBLE_SECONDS)
                 return update.outcome, result.revision
             record = result.current.get(key)
             known = None
@@ -84,7 +87,7 @@ class Writer:
         """Commit and wait until it is visible here."""
         result = await self._log.commit(transaction)
         if isinstance(result, Committed):
-            await self._replicator.reach(result.revision)
+            await self._replicator.reach(result.revision, timeout_seconds=VISIBLE_SECONDS)
         return result
 
     async def act(
