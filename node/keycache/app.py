@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ctypes
+import gc
 import json
 import os
 import signal
