@@ -10,8 +10,12 @@
     +-- Conflict               somebody else changed it first; try again
     +-- Unavailable            a part we depend on does not answer now
     |   +-- LogUnavailable     the entry log takes no writes now
+    |   |   +-- LogFull        it has reached its quota
+    |   |   +-- LogOverloaded  it has too much to do: back off, no more
     |   +-- LogCompacted       the log no longer holds that revision: list again
-    +-- ForeignLog             the log belongs to another cluster than the replica
+    |   +-- OutboxFull         what waits for the log is as much as this node may keep
+    +-- RecordTooLarge         one record is larger than the log takes
+    +-- ForeignLog             the log is another one than the replica was filled from, or went back in time
     +-- StoreError             the database on disk
     |   +-- StoreCorrupt       unreadable; never overwritten
     |   +-- StoreTooNew        written by a later version
@@ -74,6 +78,14 @@ class LogUnavailable(Unavailable):
     code = "LOG_UNAVAILABLE"
 
 
+class LogFull(LogUnavailable):
+    code = "LOG_FULL"
+
+
+class LogOverloaded(LogUnavailable):
+    code = "LOG_OVERLOADED"
+
+
 class LogCompacted(Unavailable):
     """Raised by a watch that starts below `compacted`; the remedy is to list again, never to skip."""
 
@@ -82,6 +94,14 @@ class LogCompacted(Unavailable):
     def __init__(self, text: str, *, compacted: int, hint: str = "") -> None:
         super().__init__(text, hint=hint)
         self.compacted = compacted
+
+
+class OutboxFull(Unavailable):
+    code = "OUTBOX_FULL"
+
+
+class RecordTooLarge(KeycacheError):
+    code = "RECORD_TOO_LARGE"
 
 
 class ForeignLog(KeycacheError):

@@ -6,10 +6,14 @@ events are never split over two batches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from keycache.domain.entry import Protocol
-from keycache.domain.names import Fingerprint, Revision
+from keycache.domain.names import ClusterIdentity, Fingerprint, NodeId, Revision
+
+IDENTITY = "identity"
+"""Whose log it is. The log writes it when it is founded and compares it in every write; no transaction of ours names it."""
 
 SETTINGS = "settings"
 SETTINGS_HISTORY = "settings-history/"
@@ -18,13 +22,37 @@ BLOCKS = "blocks/"
 ISSUERS = "anchors/"
 CHAIN = "chain/"
 AUDIT = "audit/"
+MEMBERS = "members/"
+"""A running node's word about itself, under a lease: gone some seconds after the node."""
+WITNESSES = "witnesses/"
+"""What each node last wrote while it was well; stays when the node is gone. A log in which one is older than a node remembers has
+gone back in time."""
+DELETIONS = "deletions/"
+"""That an administrator removed an entry, and when, kept for a while: what a node that was cut off has still to deliver may be from
+before, and must not bring the key back."""
 
 ABSENT = Revision(0)
 """As a compared mod_revision: the key must not exist."""
 
 
+def entry_prefix(protocol: Protocol) -> str:
+    return f"{ENTRIES}{protocol.value.lower()}/"
+
+
 def entry_key(protocol: Protocol, fingerprint: Fingerprint) -> str:
-    return f"{ENTRIES}{protocol.value.lower()}/{fingerprint.text}"
+    return entry_prefix(protocol) + fingerprint.text
+
+
+def deletion_key(protocol: Protocol, fingerprint: Fingerprint) -> str:
+    return f"{DELETIONS}{protocol.value.lower()}/{fingerprint.text}"
+
+
+def member_key(node: NodeId) -> str:
+    return MEMBERS + node.text
+
+
+def witness_key(node: NodeId) -> str:
+    return WITNESSES + node.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +72,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """All events of one or more whole revisions up to `revision`, in order. May be empty: the log was heard at `revision`."""
+    """All events of one or more whole revisions up to `revision`, in order. May be empty: the log was heard, and all of its events up
+    to `revision` were told."""
 
     revision: Revision
     events: tuple[tuple[Revision, Event], ...]
@@ -56,6 +85,20 @@ class Page:
 
     revision: Revision
     records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A log looked at before anything of it is believed, all at one revision.
+
+    `identity` None: nobody has founded it. `compacted`: what came after the revision asked for is not held in full any more.
+    `records`: of the keys asked for (None: absent).
+    """
+
+    identity: ClusterIdentity | None
+    head: Revision
+    compacted: bool
+    records: Mapping[str, Record | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ Fakes that ship: `store.memory` (log and replica), `clock.ManualClock`. Each pas
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -13,12 +13,16 @@ from typing import Protocol as Port
 
 from keycache.domain.entry import Entry, Key, Origin, Protocol, Trust
 from keycache.domain.examination import DirectionPolicy, Envelope, Examination, Finding, TrustBase
-from keycache.domain.log import Batch, CommitResult, Page, Record, Transaction
+from keycache.domain.log import ABSENT, Batch, CommitResult, Page, Record, Survey, Transaction
 from keycache.domain.lookup import ReadyRow, Row
 from keycache.domain.names import ClusterIdentity, EmailAddress, Fingerprint, Revision
+from keycache.domain.outbox import Pending
 from keycache.domain.purge import Candidate
 from keycache.domain.settings import Timeouts
 from keycache.domain.skew import ClockSample
+
+PRESENCE_SECONDS = 15
+"""A lease outlives three missed words of a node that says one every PRESENCE_SECONDS / 3."""
 
 
 class Clock(Port):
@@ -34,17 +38,44 @@ class Clock(Port):
 
 
 class EntryLog(Port):
-    """Where writes go, in order. Raises LogUnavailable from any method while the log cannot be reached."""
+    """Where writes go, in order. Raises LogUnavailable from any method while the log cannot be reached.
+
+    ORDER: `survey`, a decision, then `bind` (and before it `found`, where nobody has founded it). Until it is bound a shared log takes
+    no writes and tells nothing but its survey; afterwards every method that finds another identity raises ForeignLog.
+    """
 
     @property
-    def identity(self) -> ClusterIdentity: ...
+    def is_shared(self) -> bool:
+        """Whether other nodes write to it. False: it is on this node, and never far."""
+        ...
+
+    @property
+    def identity(self) -> ClusterIdentity:
+        """What it is bound to. Raises LogUnavailable before that."""
+        ...
+
+    async def survey(self, keys: Sequence[str] = (), *, since: Revision = ABSENT) -> Survey:
+        """What stands in the log now, whosever it is. `since`: from where a watch would go on."""
+        ...
+
+    def bind(self, identity: ClusterIdentity) -> None:
+        """Take the log for this one from now on."""
+        ...
+
+    async def found(
+        self, identity: ClusterIdentity, puts: Mapping[str, bytes], *, instead_of: ClusterIdentity | None = None
+    ) -> CommitResult:
+        """Begin a log's lifetime under this identity, with these records, if it has none yet (`instead_of` None) or still has that
+        one. Refuted, with the record of IDENTITY, when somebody else was first."""
+        ...
 
     async def head(self) -> Revision:
         """The newest revision."""
         ...
 
-    def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
-        """Every record at one revision, in the order of keys. An empty log yields one empty page."""
+    def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
+        """Every record at one revision, in the order of keys; with `keys_only` its value is empty. An empty log yields one empty
+        page. Whether the log is shared or not, the identity is no record of it."""
         ...
 
     def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
@@ -52,10 +83,64 @@ class EntryLog(Port):
         ...
 
     async def commit(self, transaction: Transaction) -> CommitResult:
-        """Durable when it returns. Raises ForeignLog if the log has become another one."""
+        """Durable when it returns. Raises ForeignLog if the log has become another one, RecordTooLarge, and LogUnavailable, after
+        which it may or may not have been carried out."""
         ...
 
     async def close(self) -> None: ...
+
+
+class Presence(Port):
+    """A record that lives no longer than the node that keeps saying it."""
+
+    async def announce(self, key: str, value: bytes) -> Revision:
+        """Write it; it is gone PRESENCE_SECONDS after the last call. Raises LogUnavailable, ForeignLog."""
+        ...
+
+    async def withdraw(self, key: str) -> None:
+        """Gone now. Never raises for a log that cannot be reached."""
+        ...
+
+
+class Outbox(Port):
+    """What was accepted while the log took no writes, on this node's disk until it is delivered. Reads are synchronous and may be
+    called from any thread; writes block and are durable when they return."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """Bytes of all that waits."""
+        ...
+
+    def entry(self, protocol: Protocol, fingerprint: Fingerprint) -> Entry | None:
+        """The entry as it will be once delivered."""
+        ...
+
+    def rows(self, addresses: Sequence[str]) -> dict[str, list[Row]]:
+        """As `Replica.lookup`, of what waits."""
+        ...
+
+    def rows_of(self, fingerprint: Fingerprint) -> list[Row]:
+        """As `Replica.lookup_fingerprint`, of what waits."""
+        ...
+
+    def first(self, limit: int) -> Sequence[Pending]:
+        """The oldest that wait, in order."""
+        ...
+
+    def put(self, entry: Entry, puts: Mapping[str, bytes], at: datetime) -> None:
+        """Add an entry, or take it for the one of the same key that waits, whose place it keeps. `puts`: further records to deliver
+        with it. Raises OutboxFull, StoreError."""
+        ...
+
+    def remove(self, delivered: Iterable[Pending]) -> None:
+        """Those that were not put anew meanwhile."""
+        ...
+
+    def clear(self) -> int:
+        """An administrator's word: forget all; how many there were."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +260,14 @@ class Replica(Port):
     def documents(self, prefix: str) -> list[Record]: ...
     def digest(self) -> str:
         """Hex; equal on two replicas exactly when they hold the same entries (keys and values), however they got there."""
+        ...
+
+    def revisions(self, first: str, last: str) -> dict[str, Revision]:
+        """The mod_revision of every record, entry or document, whose key is at least `first` and below `last`."""
+        ...
+
+    def newest(self, limit: int) -> list[tuple[str, Revision]]:
+        """Keys and mod_revisions of the entries written last."""
         ...
 
     def high_water(self) -> datetime | None:

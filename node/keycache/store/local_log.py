@@ -15,11 +15,23 @@ import builtins
 import secrets
 import sqlite3
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from keycache.domain.errors import LogCompacted, LogUnavailable, StoreCorrupt, StoreError
-from keycache.domain.log import ABSENT, Batch, CommitResult, Committed, Event, Page, Record, Refuted, Transaction
+from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable, StoreCorrupt, StoreError
+from keycache.domain.log import (
+    ABSENT,
+    IDENTITY,
+    Batch,
+    CommitResult,
+    Committed,
+    Event,
+    Page,
+    Record,
+    Refuted,
+    Survey,
+    Transaction,
+)
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.store.database import Database
 
@@ -59,22 +71,56 @@ class LocalLog:
         self._head = Revision(head)
 
     @property
+    def is_shared(self) -> bool:
+        return False
+
+    @property
     def identity(self) -> ClusterIdentity:
         return self._identity
+
+    async def survey(self, keys: Sequence[str] = (), *, since: Revision = ABSENT) -> Survey:
+        self._check_open()
+        with self._unavailable(), self._database.snapshot() as connection:
+            identity, compacted, head = connection.execute("SELECT identity, compacted, head FROM log_state").fetchone()
+            records = {key: _record(connection, key) for key in keys}
+        return Survey(identity=ClusterIdentity(identity), head=Revision(head), compacted=since < compacted, records=records)
+
+    def bind(self, identity: ClusterIdentity) -> None:
+        """It is its own, and cannot be taken for another."""
+        if identity != self._identity:
+            raise ForeignLog(f"The node's own entry log is {self._identity}, not {identity}.")
+
+    async def found(
+        self, identity: ClusterIdentity, puts: Mapping[str, bytes], *, instead_of: ClusterIdentity | None = None
+    ) -> CommitResult:
+        """Its lifetime begins with its making, so only `instead_of` can be true."""
+        self._check_open()
+        if instead_of != self._identity:
+            known = Record(key=IDENTITY, value=self._identity.text.encode(), mod_revision=ABSENT)
+            return Refuted(revision=self._head, current={IDENTITY: known})
+        with self._unavailable():
+            await self._database.run(self._rename, identity)
+        return await self.commit(Transaction(compare={}, puts=dict(puts)))
+
+    # On the writing thread.
+    def _rename(self, identity: ClusterIdentity) -> None:
+        with self._database.write(durable=True) as connection:
+            connection.execute("UPDATE log_state SET identity = ? WHERE id = 1", (identity.text,))
+        self._identity = identity
 
     async def head(self) -> Revision:
         self._check_open()
         return self._head
 
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+    async def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
         """All pages come out of one read transaction on a connection of its own, which holds the state of its beginning whatever is
         committed meanwhile; end the iteration early with `aclose`, so that it goes back soon."""
         self._check_open()
         with self._unavailable(), self._database.snapshot() as connection:
-            head, records = await asyncio.to_thread(_first_page, connection, page_size)
+            head, records = await asyncio.to_thread(_first_page, connection, page_size, keys_only)
             yield Page(revision=head, records=records)
             while len(records) == page_size:
-                records = await asyncio.to_thread(_page, connection, records[-1].key, page_size)
+                records = await asyncio.to_thread(_page, connection, records[-1].key, page_size, keys_only)
                 if records:
                     yield Page(revision=head, records=records)
 
@@ -273,14 +319,15 @@ def _compact(connection: sqlite3.Connection, keep: int) -> int:
     return connection.execute(f"DELETE {older}", (oldest_kept,)).rowcount
 
 
-def _first_page(connection: sqlite3.Connection, size: int) -> tuple[Revision, tuple[Record, ...]]:
+def _first_page(connection: sqlite3.Connection, size: int, keys_only: bool) -> tuple[Revision, tuple[Record, ...]]:  # noqa: FBT001 -- for threads
     (head,) = connection.execute("SELECT head FROM log_state").fetchone()
-    return Revision(head), _page(connection, "", size)
+    return Revision(head), _page(connection, "", size, keys_only)
 
 
-def _page(connection: sqlite3.Connection, after: str, size: int) -> tuple[Record, ...]:
+def _page(connection: sqlite3.Connection, after: str, size: int, keys_only: bool) -> tuple[Record, ...]:  # noqa: FBT001 -- as above
+    value = "x''" if keys_only else "value"
     rows = connection.execute(
-        "SELECT key, value, mod_revision FROM log_record WHERE key > ? AND value IS NOT NULL ORDER BY key LIMIT ?",
+        f"SELECT key, {value}, mod_revision FROM log_record WHERE key > ? AND value IS NOT NULL ORDER BY key LIMIT ?",  # noqa: S608 -- ours
         (after, size),
     )
     return tuple(Record(key=key, value=value, mod_revision=mod_revision) for key, value, mod_revision in rows)

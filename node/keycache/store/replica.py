@@ -17,7 +17,7 @@ from typing import Any
 from keycache import codec
 from keycache.domain.entry import Entry, Protocol, Sighting
 from keycache.domain.errors import ForeignLog, InvalidInput
-from keycache.domain.log import Record
+from keycache.domain.log import Record, entry_key, entry_prefix
 from keycache.domain.lookup import ORIGINS, PROTOCOLS, ReadyRow, Row, timeouts_us
 from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
 from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryChange, EntryPage, EntryQuery, ReplicaChange, StoredEntry
@@ -49,6 +49,12 @@ _FINGERPRINT = f"""SELECT '', {_ANSWER} FROM entry e INDEXED BY entry_by_fingerp
     WHERE e.fingerprint = ? ORDER BY e.protocol"""  # noqa: S608 -- constants
 _ENTRY = """SELECT r.mod_revision, r.key, r.rest FROM entry e INDEXED BY entry_by_fingerprint CROSS JOIN answer r ON r.entry = e.id
     WHERE e.fingerprint = ? AND e.protocol = ?"""
+
+_REVISIONS = """SELECT fingerprint, mod_revision FROM entry INDEXED BY entry_by_fingerprint
+    WHERE fingerprint >= ? AND fingerprint < ? AND protocol = ?"""
+_BEYOND = "\x7f"
+"""Sorts after every fingerprint."""
+_NEWEST = "SELECT protocol, fingerprint, mod_revision FROM entry ORDER BY id DESC LIMIT ?"
 
 _make_row = Row._make
 
@@ -160,6 +166,30 @@ class SqliteReplica:
         with self._database.reading() as connection:
             (digest,) = connection.execute("SELECT digest FROM replica_state").fetchone()
         return bytes(digest).hex()
+
+    def revisions(self, first: str, last: str) -> dict[str, Revision]:
+        found: dict[str, Revision] = {}
+        with self._database.snapshot() as connection:
+            for protocol in PROTOCOLS:
+                prefix = entry_prefix(protocol)
+                low, high = (bound.removeprefix(prefix) if bound.startswith(prefix) else "" for bound in (first, last))
+                if last <= prefix or first >= prefix + _BEYOND:
+                    continue
+                rows = connection.execute(
+                    _REVISIONS, (low, high if last < prefix + _BEYOND else _BEYOND, PROTOCOL_NUMBER[protocol])
+                )
+                found.update({prefix + fingerprint: Revision(revision) for fingerprint, revision in rows})
+            rows = connection.execute("SELECT key, mod_revision FROM document WHERE key >= ? AND key < ?", (first, last))
+            found.update({key: Revision(revision) for key, revision in rows})
+        return found
+
+    def newest(self, limit: int) -> list[tuple[str, Revision]]:
+        with self._database.reading() as connection:
+            rows = connection.execute(_NEWEST, (limit,)).fetchall()
+        return [
+            (entry_key(PROTOCOLS[protocol], Fingerprint(fingerprint)), Revision(revision))
+            for protocol, fingerprint, revision in rows
+        ]
 
     def high_water(self) -> datetime | None:
         with self._database.reading() as connection:

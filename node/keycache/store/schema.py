@@ -157,4 +157,27 @@ _FIRST = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST,)
+_CLUSTER = Migration(
+    version=2,
+    title="The outbox of a node in a cluster",
+    steps=(
+        # What waits for the log (DESIGN 2.6). `number` is the order of acceptance, `version` counts how often the row was put anew.
+        """CREATE TABLE outbox (
+            number INTEGER PRIMARY KEY,
+            protocol INTEGER NOT NULL,
+            fingerprint TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            queued_at INTEGER NOT NULL,
+            value BLOB NOT NULL,
+            UNIQUE (fingerprint, protocol)
+        ) STRICT""",
+        """CREATE TABLE outbox_put (
+            number INTEGER NOT NULL REFERENCES outbox (number) ON DELETE CASCADE,
+            key TEXT NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (number, key)
+        ) STRICT""",
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _CLUSTER)

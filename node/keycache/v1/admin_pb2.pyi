@@ -136,6 +136,7 @@ class Status(_message.Message):
     PURGE_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """standalone or cluster"""
     node_id: _builtins.str
@@ -157,6 +158,10 @@ class Status(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Things an administrator should know, as sentences."""
 
+    @_builtins.property
+    def cluster(self) -> Global___ClusterStatus:
+        """Absent: the node works alone."""
+
     def __init__(
         self,
         *,
@@ -172,14 +177,136 @@ class Status(_message.Message):
         purge: Global___PurgeStatus | None = ...,
         settings: _record_pb2.Settings | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        cluster: Global___ClusterStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "entries", b"entries", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "digest", b"digest", "entries", b"entries", "identity", b"identity", "mode", b"mode", "node_id", b"node_id", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cluster", b"cluster", "digest", b"digest", "entries", b"entries", "identity", b"identity", "mode", b"mode", "node_id", b"node_id", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class ClusterStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LOG_AGE_FIELD_NUMBER: _builtins.int
+    OUTBOX_ENTRIES_FIELD_NUMBER: _builtins.int
+    OUTBOX_BYTES_FIELD_NUMBER: _builtins.int
+    OUTBOX_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    PURGER_FIELD_NUMBER: _builtins.int
+    PURGE_STATE_FIELD_NUMBER: _builtins.int
+    PURGE_REASON_FIELD_NUMBER: _builtins.int
+    PURGE_WAITING_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    RECONCILED_AT_FIELD_NUMBER: _builtins.int
+    ETCD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    link: _builtins.str
+    """STARTING, LISTING, FOLLOWING, SERVE_ONLY, REFUSED"""
+    reason: _builtins.str
+    """Why it is not FOLLOWING, and what to do."""
+    outbox_entries: _builtins.int
+    """What waits here for the log."""
+    outbox_bytes: _builtins.int
+    outbox_limit_bytes: _builtins.int
+    purger: _builtins.str
+    """The node that purges now, and how that goes; empty while there is none."""
+    purge_state: _builtins.str
+    purge_reason: _builtins.str
+    purge_waiting: _builtins.int
+    repaired: _builtins.int
+    """What differed from the log when it was last compared in whole, and when that was."""
+    @_builtins.property
+    def log_age(self) -> _duration_pb2.Duration:
+        """How long ago this node last heard of the log."""
+
+    @_builtins.property
+    def reconciled_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def etcd(self) -> _containers.RepeatedCompositeFieldContainer[Global___EtcdEndpoint]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        link: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        log_age: _duration_pb2.Duration | None = ...,
+        outbox_entries: _builtins.int = ...,
+        outbox_bytes: _builtins.int = ...,
+        outbox_limit_bytes: _builtins.int = ...,
+        purger: _builtins.str = ...,
+        purge_state: _builtins.str = ...,
+        purge_reason: _builtins.str = ...,
+        purge_waiting: _builtins.int = ...,
+        repaired: _builtins.int = ...,
+        reconciled_at: _timestamp_pb2.Timestamp | None = ...,
+        etcd: _abc.Iterable[Global___EtcdEndpoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["log_age", b"log_age", "reconciled_at", b"reconciled_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etcd", b"etcd", "link", b"link", "log_age", b"log_age", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_entries", b"outbox_entries", "outbox_limit_bytes", b"outbox_limit_bytes", "purge_reason", b"purge_reason", "purge_state", b"purge_state", "purge_waiting", b"purge_waiting", "purger", b"purger", "reason", b"reason", "reconciled_at", b"reconciled_at", "repaired", b"repaired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
+
+@_typing.final
+class EtcdEndpoint(_message.Message):
+    """One endpoint of etcd as this node sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
+    DB_BYTES_FIELD_NUMBER: _builtins.int
+    DB_BYTES_IN_USE_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    reachable: _builtins.bool
+    version: _builtins.str
+    leader: _builtins.bool
+    learner: _builtins.bool
+    db_bytes: _builtins.int
+    db_bytes_in_use: _builtins.int
+    quota_bytes: _builtins.int
+    """0: not known."""
+    problem: _builtins.str
+    """Why it is not reachable."""
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """NOSPACE, CORRUPT"""
+
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        reachable: _builtins.bool = ...,
+        version: _builtins.str = ...,
+        leader: _builtins.bool = ...,
+        learner: _builtins.bool = ...,
+        db_bytes: _builtins.int = ...,
+        db_bytes_in_use: _builtins.int = ...,
+        quota_bytes: _builtins.int = ...,
+        alarms: _abc.Iterable[_builtins.str] | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "db_bytes", b"db_bytes", "db_bytes_in_use", b"db_bytes_in_use", "endpoint", b"endpoint", "leader", b"leader", "learner", b"learner", "problem", b"problem", "quota_bytes", b"quota_bytes", "reachable", b"reachable", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EtcdEndpoint: _TypeAlias = EtcdEndpoint  # noqa: Y015
 
 @_typing.final
 class EntryFilter(_message.Message):

@@ -432,6 +432,7 @@ class KeyVerdict(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     ADVICE_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.str
     protocol: _entry_pb2.Protocol.ValueType
     verdict: _builtins.str
@@ -439,6 +440,8 @@ class KeyVerdict(_message.Message):
     detail: _builtins.str
     advice: _builtins.str
     """What the administrator can do."""
+    queued: _builtins.bool
+    """Kept and served on this node alone so far: the cluster's log takes no writes now, and gets it when it does."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -453,10 +456,11 @@ class KeyVerdict(_message.Message):
         detail: _builtins.str = ...,
         advice: _builtins.str = ...,
         gates: _abc.Iterable[Global___Gate] | None = ...,
+        queued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "advice", b"advice", "detail", b"detail", "fingerprint", b"fingerprint", "gates", b"gates", "protocol", b"protocol", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "advice", b"advice", "detail", b"detail", "fingerprint", b"fingerprint", "gates", b"gates", "protocol", b"protocol", "queued", b"queued", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

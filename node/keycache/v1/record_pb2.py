@@ -26,17 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18keycache/v1/record.proto\x12\x0bkeycache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x08Settings\x12\x34\n\x11harvested_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11looked_up_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10imported_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10purge_hold_share\x18\x04 \x01(\x01\x12\x18\n\x10purge_hold_floor\x18\x05 \x01(\r\x12\x33\n\x10\x63lock_skew_bound\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\rSettingChange\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03old\x18\x04 \x01(\t\x12\x0b\n\x03new\x18\x05 \x01(\t\"\xab\x01\n\x05\x42lock\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.keycache.v1.BlockKind\x12\r\n\x05value\x18\x02 \x01(\t\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9c\x01\n\x0eIssuerDecision\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.keycache.v1.IssuerState\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0c\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x0b\x41uditRecord\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t*[\n\tBlockKind\x12\x1a\n\x16\x42LOCK_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42LOCK_KIND_FINGERPRINT\x10\x01\x12\x16\n\x12\x42LOCK_KIND_ADDRESS\x10\x02*a\n\x0bIssuerState\x12\x1c\n\x18ISSUER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ISSUER_STATE_APPROVED\x10\x01\x12\x19\n\x15ISSUER_STATE_REJECTED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18keycache/v1/record.proto\x12\x0bkeycache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x08Settings\x12\x34\n\x11harvested_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11looked_up_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10imported_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10purge_hold_share\x18\x04 \x01(\x01\x12\x18\n\x10purge_hold_floor\x18\x05 \x01(\r\x12\x33\n\x10\x63lock_skew_bound\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\rSettingChange\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0b\n\x03old\x18\x04 \x01(\t\x12\x0b\n\x03new\x18\x05 \x01(\t\"\xab\x01\n\x05\x42lock\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.keycache.v1.BlockKind\x12\r\n\x05value\x18\x02 \x01(\t\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9c\x01\n\x0eIssuerDecision\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.keycache.v1.IssuerState\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0c\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\x0b\x41uditRecord\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"\x99\x02\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x63lock\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x61pplied_revision\x18\x06 \x01(\x04\x12\x13\n\x0bpurge_state\x18\x07 \x01(\t\x12\x14\n\x0cpurge_reason\x18\x08 \x01(\t\x12\x15\n\rpurge_waiting\x18\t \x01(\x04\x12\x15\n\rclock_trusted\x18\n \x01(\x08\x12\x0e\n\x06outbox\x18\x0b \x01(\x04\"d\n\x07Witness\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x08\x44\x65letion\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t*[\n\tBlockKind\x12\x1a\n\x16\x42LOCK_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42LOCK_KIND_FINGERPRINT\x10\x01\x12\x16\n\x12\x42LOCK_KIND_ADDRESS\x10\x02*a\n\x0bIssuerState\x12\x1c\n\x18ISSUER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ISSUER_STATE_APPROVED\x10\x01\x12\x19\n\x15ISSUER_STATE_REJECTED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keycache.v1.record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BLOCKKIND']._serialized_start=949
-  _globals['_BLOCKKIND']._serialized_end=1040
-  _globals['_ISSUERSTATE']._serialized_start=1042
-  _globals['_ISSUERSTATE']._serialized_end=1139
+  _globals['_BLOCKKIND']._serialized_start=1402
+  _globals['_BLOCKKIND']._serialized_end=1493
+  _globals['_ISSUERSTATE']._serialized_start=1495
+  _globals['_ISSUERSTATE']._serialized_end=1592
   _globals['_SETTINGS']._serialized_start=107
   _globals['_SETTINGS']._serialized_end=383
   _globals['_SETTINGCHANGE']._serialized_start=385
@@ -47,4 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ISSUERDECISION']._serialized_end=828
   _globals['_AUDITRECORD']._serialized_start=830
   _globals['_AUDITRECORD']._serialized_end=947
+  _globals['_MEMBER']._serialized_start=950
+  _globals['_MEMBER']._serialized_end=1231
+  _globals['_WITNESS']._serialized_start=1233
+  _globals['_WITNESS']._serialized_end=1333
+  _globals['_DELETION']._serialized_start=1335
+  _globals['_DELETION']._serialized_end=1400
 # @@protoc_insertion_point(module_scope)

@@ -1,20 +1,20 @@
-"""The fakes that ship: a log and a replica of plain dictionaries. Simple enough to be seen to be right; the contract suites compare
-the real ones with them. Nothing outlives the process."""
+"""A replica of plain dictionaries."""
 
 from __future__ import annotations
 
-import asyncio
 import builtins
-import secrets
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from keycache.domain.entry import Entry, Protocol, Sighting, Trust
-from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable
-from keycache.domain.log import ABSENT, Batch, CommitResult, Committed, Event, Page, Record, Refuted, Transaction
+from keycache.domain.errors import ForeignLog
+from keycache.domain.log import (
+    Record,
+    entry_key,
+)
 from keycache.domain.lookup import ReadyRow, Row
-from keycache.domain.names import ClusterIdentity, Fingerprint, Revision
+from keycache.domain.names import Fingerprint, Revision
 from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryChange, EntryPage, EntryQuery, ReplicaChange, StoredEntry
 from keycache.domain.purge import Candidate
 from keycache.domain.retention import entry_expires_at, is_expired
@@ -33,110 +33,6 @@ from keycache.store.rows import (
 )
 
 Name = tuple[Protocol, Fingerprint]
-
-
-class MemoryLog:
-    """The `EntryLog` port. Keeps tombstones until told to `compact`. `interrupt` makes it unavailable, as a log without quorum is."""
-
-    def __init__(self, identity: str = "") -> None:
-        self._identity = ClusterIdentity(identity or secrets.token_hex(16))
-        self._head = Revision(0)
-        self._compacted = Revision(0)
-        self._records: dict[str, tuple[Revision, bytes | None]] = {}
-        self._watchers: set[asyncio.Event] = set()
-        self._interrupted = False
-        self._closed = False
-
-    @property
-    def identity(self) -> ClusterIdentity:
-        return self._identity
-
-    async def head(self) -> Revision:
-        self._check_available()
-        return self._head
-
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
-        self._check_available()
-        head = self._head
-        keys = sorted(key for key, (_, value) in self._records.items() if value is not None)
-        records = [self._record(key) for key in keys]
-        present = [record for record in records if record is not None]
-        for start in range(0, len(present) or 1, page_size):
-            self._check_available()
-            yield Page(revision=head, records=tuple(present[start : start + page_size]))
-
-    async def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
-        """Ends when the log is closed. Batches are never empty."""
-        wake = asyncio.Event()
-        self._watchers.add(wake)
-        try:
-            self._check_available()
-            while not self._closed:
-                wake.clear()
-                self._check_available()
-                if after < self._compacted:
-                    raise LogCompacted(
-                        f"The entry log holds no changes before revision {self._compacted}, and {after} was asked for.",
-                        compacted=self._compacted,
-                        hint="List it again and watch from there.",
-                    )
-                changed = sorted((revision, key, value) for key, (revision, value) in self._records.items() if revision > after)
-                if not changed:
-                    await wake.wait()
-                    continue
-                after = self._head
-                events = tuple((revision, Event(key=key, value=value)) for revision, key, value in changed)
-                yield Batch(revision=after, events=events)
-        finally:
-            self._watchers.discard(wake)
-
-    async def commit(self, transaction: Transaction) -> CommitResult:
-        self._check_available()
-        if set(transaction.deletes) & set(transaction.puts):
-            raise ValueError("a transaction puts and deletes the same key")
-        current = {key: self._record(key) for key in transaction.compare}
-        for key, expected in transaction.compare.items():
-            record = current[key]
-            if (ABSENT if record is None else record.mod_revision) != expected:
-                return Refuted(revision=self._head, current=current)
-        deletes = {key for key in transaction.deletes if self._record(key) is not None}
-        if transaction.puts or deletes:
-            self._head = Revision(self._head + 1)
-            self._records.update({key: (self._head, value) for key, value in transaction.puts.items()})
-            self._records.update(dict.fromkeys(deletes, (self._head, None)))
-            self._wake()
-        return Committed(revision=self._head)
-
-    async def close(self) -> None:
-        self._closed = True
-        self._wake()
-
-    def interrupt(self) -> None:
-        """From now on every method, and every watch, raises LogUnavailable."""
-        self._interrupted = True
-        self._wake()
-
-    def resume(self) -> None:
-        self._interrupted = False
-
-    def compact(self) -> None:
-        """Forget all tombstones, and with them every watch from before now."""
-        self._records = {key: record for key, record in self._records.items() if record[1] is not None}
-        self._compacted = self._head
-
-    def _check_available(self) -> None:
-        if self._closed:
-            raise LogUnavailable("The entry log is closed.", hint="The node is stopping.")
-        if self._interrupted:
-            raise LogUnavailable("The entry log does not answer.", hint="Wait until it is back.")
-
-    def _record(self, key: str) -> Record | None:
-        revision, value = self._records.get(key, (ABSENT, None))
-        return None if value is None else Record(key=key, value=value, mod_revision=revision)
-
-    def _wake(self) -> None:
-        for wake in self._watchers:
-            wake.set()
 
 
 class _Kept:
@@ -253,6 +149,17 @@ class MemoryReplica:
         with self._lock:
             hashes = (record_hash(*name, kept.value) for name, kept in self._entries.items())
             return digest_text(sum(int.from_bytes(one, "big") for one in hashes))
+
+    def revisions(self, first: str, last: str) -> dict[str, Revision]:
+        with self._lock:
+            found = {entry_key(*name): kept.mod_revision for name, kept in self._entries.items()}
+            found.update({key: record.mod_revision for key, record in self._documents.items()})
+        return {key: revision for key, revision in found.items() if first <= key < last}
+
+    def newest(self, limit: int) -> list[tuple[str, Revision]]:
+        with self._lock:
+            found = [(entry_key(*name), kept.mod_revision) for name, kept in self._entries.items()]
+        return sorted(found, key=lambda one: one[1], reverse=True)[:limit]
 
     def high_water(self) -> datetime | None:
         return self._high_water
