@@ -7,6 +7,7 @@ a person, or a machine without a battery, sets the time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from keycache.codec import encode_entry, entry_from_wire, entry_to_wire
 from keycache.store.rows import digest_text, record_hash
 from keycache.v1 import admin_pb2, cache_pb2
 from support.command import NO_CHANGES, Node, start, stop
+from support.network import Host
 
 T = TypeVar("T")
 
@@ -198,18 +200,21 @@ async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
 
 @asynccontextmanager
 async def running(
-    data_dir: Path, *, environ: Mapping[str, str] = NO_CHANGES, log_file: Path | None = None, **settings: str
+    data_dir: Path,
+    *,
+    environ: Mapping[str, str] = NO_CHANGES,
+    log_file: Path | None = None,
+    host: Host | None = None,
+    **settings: str,
 ) -> AsyncIterator[Running]:
     """A node until the end of the block. Then it is stopped, if it still runs, and must end well; either way it must not have
-    logged a mistake of its own. `settings`: as for `command.start`."""
+    logged a mistake of its own. `settings`: as for `command.start`. `host`: where it runs, if not here."""
     log = log_file or data_dir / "log"
     before = log.stat().st_size if log.exists() else 0
-    node = await asyncio.to_thread(start, data_dir, environ=environ, log_file=log_file, **settings)
+    inside = () if host is None else host.inside
+    node = await asyncio.to_thread(start, data_dir, environ=environ, log_file=log_file, inside=inside, **settings)
     try:
-        pki = data_dir / "pki"
-        async with connect(
-            node.run_file["grpc"], ca=pki / "ca.pem", certificate=pki / "admin.pem", key=pki / "admin.key"
-        ) as connection:
+        async with connected(node, host) as connection:
             yield Running(node, connection)
         if node.process.poll() is None:
             assert await asyncio.to_thread(stop, node) == 0
@@ -217,6 +222,19 @@ async def running(
         node.process.kill()
         node.process.wait()
     assert "Traceback" not in log.read_bytes()[before:].decode("utf-8", "replace")
+
+
+@asynccontextmanager
+async def connected(node: Node, host: Host | None) -> AsyncIterator[Connection]:
+    """As its administrator; to a node on another host through its own loopback, so that no cut stands between."""
+    pki = node.data_dir / "pki"
+    async with contextlib.AsyncExitStack() as ways:
+        target = node.run_file["grpc"]
+        if host is not None:
+            target = await ways.enter_async_context(host.doorway(target))
+        yield await ways.enter_async_context(
+            connect(target, ca=pki / "ca.pem", certificate=pki / "admin.pem", key=pki / "admin.key")
+        )
 
 
 def children(pid: int) -> set[int]:
