@@ -123,12 +123,23 @@ class ClusterNode:
         self._offsets.append((SystemClock().now(), off_by))
         self._clock.go(off_by)
 
-    def clock_at_least(self, moment: datetime) -> datetime:
-        """What its clock said at that true moment, or something earlier."""
+    @property
+    def clock_is_right(self) -> bool:
+        """Also for the last few seconds."""
+        since = SystemClock().now() - SWING
+        before = [off_by for at, off_by in self._offsets if at < since]
+        return not any((*before[-1:], *(off_by for at, off_by in self._offsets if at >= since)))
+
+    def clock_error(self, moment: datetime) -> timedelta:
+        """The lowest offset that it may have had at that moment."""
         since = moment - SWING
         valid = [off_by for at, off_by in self._offsets if at >= since]
         before = [off_by for at, off_by in self._offsets if at < since]
-        return moment + min((*before[-1:], *valid))
+        return min((*before[-1:], *valid))
+
+    def clock_at_least(self, moment: datetime) -> datetime:
+        """What its clock said at that true moment, or something earlier."""
+        return moment + self.clock_error(moment)
 
 
 def _tls(tls: TlsFiles | None) -> dict[str, str]:
@@ -171,9 +182,14 @@ class Cluster:
             if member.is_running:
                 member.resume()
         await asyncio.to_thread(self.etcd.start)
+        wrong = [node for node in self.nodes if not node.clock_is_right]
+        for node in wrong:
+            node.set_clock(timedelta())
         for node in self.up:
             node.resume()
         await self.start()
+        if wrong:
+            await asyncio.sleep(SWING.total_seconds())
 
     async def settled(self, nodes: Sequence[ClusterNode] = ()) -> list[admin_pb2.Status]:
         """Until these nodes, or all that run, have applied everything written by now and delivered all they had; their status then.
