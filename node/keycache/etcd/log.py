@@ -20,6 +20,7 @@ from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import PRESENCE_SECONDS
 from keycache.etcd import transactions, watch
 from keycache.etcd.client import ATTEMPT_SECONDS, Answer, EtcdClient
+from keycache.etcd.connection import Endpoint
 from keycache.etcd.errors import closed
 from keycache.etcd.keys import KeySpace
 
@@ -143,15 +144,9 @@ class EtcdLog:
         """Batches are empty when there was nothing to tell for some seconds, or only what others wrote. Ends when the log is closed."""
         identity = self.identity
         try:
-            # Compaction at `after + 1` may have taken a deletion of that very revision, which etcd would then leave out (etcd#19179).
-            ranges = [
-                transactions.get(self._keys.identity),
-                transactions.get(self._keys.identity, revision=after, keys_only=True),
-            ]
-            answer = await self._read(ranges, asked=after)
-            transactions.check_identity(transactions.first_of(answer.value, self._keys), identity)
+            endpoint = await self._watchable_at(after)
             batches = watch.follow(
-                endpoint=answer.endpoint,
+                endpoint=endpoint,
                 keys=self._keys,
                 identity=identity,
                 after=after,
@@ -164,6 +159,23 @@ class EtcdLog:
         except LogUnavailable:
             if not self._client.is_closed:
                 raise
+
+    async def _watchable_at(self, after: Revision) -> Endpoint:
+        """Where to watch: a member that has come to that revision, holds everything after it, and is of the log we are bound to.
+
+        Compaction at `after + 1` may have taken a deletion of that very revision, which etcd would leave out unsaid (etcd#19179); to
+        read at `after` finds it out.
+        """
+        own = self._keys.identity
+        try:
+            answer = await self._read(
+                [transactions.get(own), transactions.get(own, revision=after, keys_only=True)], asked=after
+            )
+        except LogCompacted:
+            await self.head()  # that it is another log counts more
+            raise
+        transactions.check_identity(transactions.first_of(answer.value, self._keys), self.identity)
+        return answer.endpoint
 
     async def commit(self, transaction: Transaction) -> CommitResult:
         """Raises ValueError beyond 127 comparisons or 128 puts and deletes: those are etcd's limits, the identity takes one. After a
