@@ -16,7 +16,7 @@ from keycache.v1 import admin_pb2, cache_pb2
 from support.cluster import Cluster, cluster
 from support.command import spawn
 from support.ledger import now
-from support.nemesis import QUOTA, fill_quota, relieve
+from support.nemesis import QUOTA
 from support.scenario import Running, eventually, present
 from support.scenario_people import Person, people
 
@@ -169,7 +169,7 @@ async def test_a_full_etcd_is_told_mail_is_queued_and_room_brings_everything_bac
         for one in known:
             await made.node(0).harvest(one.mail())
         await made.settled()
-        await asyncio.to_thread(fill_quota, made)
+        await asyncio.to_thread(made.etcd.fill)
         node = made.node(0)
 
         async def told() -> admin_pb2.Status | None:
@@ -188,7 +188,7 @@ async def test_a_full_etcd_is_told_mail_is_queued_and_room_brings_everything_bac
             await node.settle(harvested=400 * DAY)
         assert caught.value.code == "LOG_FULL", caught.value
         assert await node.served(one.address for one in known) == {one.address for one in known}
-        await asyncio.to_thread(relieve, made)
+        await asyncio.to_thread(made.etcd.relieve)
         statuses = await made.settled()
         assert [status.entries.live for status in statuses] == [8] * 3
 

@@ -21,7 +21,7 @@ import pytest
 from support import nemesis
 from support.cluster import Cluster, ClusterNode, cluster
 from support.ledger import Ledger, State, now
-from support.nemesis import Fault, restore, torment
+from support.nemesis import Fault, torment
 from support.scenario import digest_of, eventually
 from support.swarm import LONG, Administrator, Client, Looker
 
@@ -85,7 +85,7 @@ async def test_under_faults_nothing_acknowledged_is_lost_and_all_nodes_agree_in_
             done = await torment(made, kind.faults, chance, SECONDS)
             enough.set()
         print(f"faults: {done}\nclients: {[client.acts for client in clients]}, {administrator.changed} changes of settings")
-        await restore(made)
+        await made.heal()
         await administrator.change(LONG, made.nodes[0])
         await made.settled()
         await check(made, ledger)

@@ -178,10 +178,7 @@ class Cluster:
         """Everything runs, is connected and has the right time again."""
         if self._network is not None:
             await asyncio.to_thread(self._network.heal)
-        for member in self.etcd.members:
-            if member.is_running:
-                member.resume()
-        await asyncio.to_thread(self.etcd.start)
+        await asyncio.to_thread(self.etcd.recover)
         wrong = [node for node in self.nodes if not node.clock_is_right]
         for node in wrong:
             node.set_clock(timedelta())

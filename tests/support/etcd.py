@@ -39,6 +39,9 @@ from support.network import Network
 START_SECONDS = 30
 """A single member needs 0.2 s; three on two busy cores have been seen to need 5."""
 
+JUNK = "junk/"
+"""Keys of nobody's, with which tests fill an etcd."""
+
 PORTS = range(20_000, 32_000)
 """Below the ephemeral range (32768 and up), so that no outgoing connection takes the port of a member that is down."""
 
@@ -289,6 +292,45 @@ class EtcdCluster:
     def stop(self) -> None:
         for member in self.members:
             member.stop()
+
+    def fill(self) -> None:
+        """Up to the quota (`flags`), with somebody else's junk: from then on it takes no writes (alarm NOSPACE)."""
+        for number in range(1000):
+            try:
+                self.etcdctl("put", f"{JUNK}{number}", stdin=b"x" * 2**20)
+            except AssertionError as error:
+                if "space exceeded" in str(error):
+                    return
+                raise
+        raise AssertionError("the quota was never reached")
+
+    def relieve(self) -> None:
+        """What etcd's documentation says to do about NOSPACE; all members must run."""
+        self.etcdctl("del", "--prefix", JUNK)
+        self.compact()
+        for member in self.members:
+            self.etcdctl("defrag", endpoints=(member.endpoint,))
+        self.etcdctl("alarm", "disarm")
+
+    def recover(self) -> None:
+        """All members run, take part and are well, whatever state they were in."""
+        for member in self.members:
+            if member.is_running:
+                member.resume()
+            else:
+                member.start()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                if self.etcdctl("alarm", "list").strip():
+                    self.relieve()
+                break
+            except AssertionError:  # no leader yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        for member in self.members:
+            member.wait_until_healthy()
 
     def save(self, snapshot: Path) -> None:
         """A backup of the first member that runs."""

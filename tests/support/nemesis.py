@@ -1,5 +1,4 @@
-"""Faults of a cluster, as they come about in machine rooms. Each begins one; `Cluster.heal` ends them all, and `relieve` what etcd alone
-must be helped out of."""
+"""Faults of a cluster, as they come about in machine rooms. Each begins one; `Cluster.heal` ends them all."""
 
 from __future__ import annotations
 
@@ -17,8 +16,6 @@ Fault = Callable[[Cluster, random.Random], Awaitable[None]]
 
 QUOTA = ("--quota-backend-bytes", str(16 * 2**20))
 """Flags of etcd for `fills_the_quota`: some 16 records of a mebibyte, far above what the clients write."""
-JUNK = "junk/"
-_MEBIBYTE = b"x" * (2**20)
 
 HOLD = (0.5, 3.5)
 """Seconds that a fault lasts. etcd elects a leader after 1 to 2 s, so that some are over before anybody noticed, and some are not."""
@@ -117,28 +114,8 @@ async def compacts(cluster: Cluster, chance: random.Random) -> None:
 
 async def fills_the_quota(cluster: Cluster, chance: random.Random) -> None:
     """Somebody else's junk in the same etcd, until it takes no more."""
-    await asyncio.to_thread(fill_quota, cluster)
-
-
-def fill_quota(cluster: Cluster) -> None:
-    for number in range(100):
-        try:
-            cluster.etcd.etcdctl("put", f"{JUNK}{number}", stdin=_MEBIBYTE)
-        except AssertionError as error:
-            if "space exceeded" in str(error):
-                return
-            raise
-    raise AssertionError("the quota was never reached")
-
-
-def relieve(cluster: Cluster) -> None:
-    """What etcd's documentation says to do about NOSPACE; harmless where there is none."""
-    etcd = cluster.etcd
-    etcd.etcdctl("del", "--prefix", JUNK)
-    etcd.compact()
-    for member in etcd.members:
-        etcd.etcdctl("defrag", endpoints=(member.endpoint,))
-    etcd.etcdctl("alarm", "disarm")
+    with contextlib.suppress(AssertionError):  # as above
+        await asyncio.to_thread(cluster.etcd.fill)
 
 
 # clocks
@@ -164,20 +141,9 @@ async def torment(cluster: Cluster, faults: Sequence[Fault], chance: random.Rand
             done.append(fault.__name__)
             await fault(cluster, chance)
         await asyncio.sleep(chance.uniform(*HOLD))
-        await restore(cluster)
+        await cluster.heal()
         await asyncio.sleep(chance.uniform(0.2, 1.0))
     return done
-
-
-async def restore(cluster: Cluster) -> None:
-    """All is well again."""
-    await cluster.heal()
-    await asyncio.to_thread(_relieve_if_needed, cluster)
-
-
-def _relieve_if_needed(cluster: Cluster) -> None:
-    if cluster.etcd.etcdctl("alarm", "list").strip():
-        relieve(cluster)
 
 
 def _one(cluster: Cluster, chance: random.Random) -> ClusterNode:
