@@ -14,6 +14,7 @@ from keycache.clock import SystemClock
 from keycache.domain.entry import Origin
 from keycache.v1 import admin_pb2, cache_pb2, record_pb2
 from support.cluster import NAME, Cluster, cluster
+from support.etcd import tls_files
 from support.scenario import Running, eventually, present
 from support.scenario_people import Person, people
 from support.smime import BODY, authority, multipart_signed, person, sign
@@ -168,6 +169,17 @@ def written_since(made: Cluster, revision: int) -> list[str]:
     ]
     own = tuple(f"/keycache/{NAME}/{name}/" for name in ("members", "witnesses"))
     return [key for at, key in found if at > revision and not key.startswith(own)]
+
+
+async def test_over_tls_with_certificates_on_both_sides_it_is_the_same(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=2, members=1, tls=tls_files(tmp_path / "tls")) as made:
+        assert all(endpoint.startswith("https://") for endpoint in made.etcd.endpoints)
+        who = Person("confidential")
+        taken = await made.node(0).harvest(who.mail())
+        assert await made.node(1).outcome(who.address, revision=taken.revision) == "served"
+        made.etcd.members[0].restart()
+        await made.settled()
+        assert (await made.node(1).harvest(Person("after").mail())).verdict == "CACHED"
 
 
 async def test_a_node_that_comes_later_lists_everything(tmp_path: Path) -> None:
