@@ -108,9 +108,9 @@ class Ledger:
             if spell is not new and spell.until is None:
                 spell.until = now()
 
-    def longest(self, origin: Origin, since: datetime) -> timedelta:
-        """The longest timeout that may have been in force at some time since then."""
-        return max(spell.timeouts[origin] for spell in self._spells if spell.until is None or spell.until >= since)
+    def longest(self, origin: Origin) -> timedelta:
+        """The longest timeout that any node may ever have known: one that was cut off goes by what it knew last."""
+        return max(spell.timeouts[origin] for spell in self._spells)
 
     def may_be_expired(self, known: Known) -> bool:
         """Whether it was expired at some time up to now, under timeouts that may have been in force then."""
@@ -121,15 +121,15 @@ class Ledger:
         )
 
     # against a node
-    def hear(self, result: cache_pb2.LookupResult, clock: datetime, asked: datetime) -> None:
-        """An answer of a node whose clock said at least `clock` when it gave it; asked at the true time `asked`. Never a key that
-        was expired by then, neither by the answer's own word nor by any timeouts that may have been in force."""
+    def hear(self, result: cache_pb2.LookupResult, clock: datetime) -> None:
+        """An answer of a node whose clock said at least `clock` when it gave it. Never a key that was expired by then, neither by the
+        answer's own word nor by any timeouts there have been."""
         for key in result.keys:
             origin = _origin(key.origin)
             cached, refreshed = _moment(key.cached_at), _moment(key.refreshed_at)
             told = f"{result.address}: {origin.value} {cached} {refreshed}, expires {_moment(key.expires_at)}"
             assert _moment(key.expires_at) > clock, f"an expired key was served at {clock}: {told}"
-            assert refreshed + self.longest(origin, asked) > clock, f"a key was served beyond every timeout at {clock}: {told}"
+            assert refreshed + self.longest(origin) > clock, f"a key was served beyond every timeout at {clock}: {told}"
             known = self.known.get(key.key.fingerprint)
             if known is not None and known.state is not State.GONE:
                 known.tell(origin, cached, refreshed)

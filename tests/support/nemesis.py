@@ -17,7 +17,7 @@ Fault = Callable[[Cluster, random.Random], Awaitable[None]]
 QUOTA = ("--quota-backend-bytes", str(16 * 2**20))
 """Flags of etcd for `fills_the_quota`: some 16 records of a mebibyte, far above what the clients write."""
 
-HOLD = (0.5, 3.5)
+HOLD = (0.3, 2.5)
 """Seconds that a fault lasts. etcd elects a leader after 1 to 2 s, so that some are over before anybody noticed, and some are not."""
 
 SHORT_OF_BOUND, BEYOND = timedelta(seconds=40), (timedelta(minutes=10), timedelta(hours=3), timedelta(days=40))
@@ -131,18 +131,19 @@ async def sets_a_clock(cluster: Cluster, chance: random.Random) -> None:
 
 async def torment(cluster: Cluster, faults: Sequence[Fault], chance: random.Random, seconds: float) -> list[str]:
     """Faults, one or two at a time, each healed, for so long; what was done."""
-    done = []
+    done: list[str] = []
+    bag: list[Fault] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        chosen = [chance.choice(faults)]
-        if len(faults) > 1 and chance.random() < 0.3:
-            chosen.append(chance.choice([fault for fault in faults if fault is not chosen[0]]))
-        for fault in chosen:
+        for _ in range(1 if chance.random() < 0.7 else 2):
+            if not bag:  # each has its turn, in ever new order
+                bag = chance.sample(faults, len(faults))
+            fault = bag.pop()
             done.append(fault.__name__)
             await fault(cluster, chance)
         await asyncio.sleep(chance.uniform(*HOLD))
         await cluster.heal()
-        await asyncio.sleep(chance.uniform(0.2, 1.0))
+        await asyncio.sleep(chance.uniform(0.2, 0.6))
     return done
 
 

@@ -207,5 +207,5 @@ class Looker:
         answer = await connection.call(connection.cache.BatchLookup, request)
         for one, result in zip(some, answer.results, strict=True):
             if self._ledger.known[one.person.fingerprint] is one and one.state is not State.GONE:
-                self._ledger.hear(result, self._node.clock_at_least(asked), asked)
+                self._ledger.hear(result, self._node.clock_at_least(asked))
                 self.answers += bool(result.keys)
