@@ -17,8 +17,9 @@ Fault = Callable[[Cluster, random.Random], Awaitable[None]]
 QUOTA = ("--quota-backend-bytes", str(16 * 2**20))
 """Flags of etcd for `fills_the_quota`: some 16 records of a mebibyte, far above what the clients write."""
 
-HOLD = (0.3, 2.5)
-"""Seconds that a fault lasts. etcd elects a leader after 1 to 2 s, so that some are over before anybody noticed, and some are not."""
+HOLD = ((0.3, 2.5), (0.3, 2.5), (5.0, 8.0))
+"""Seconds that a fault lasts. etcd elects a leader after 1 to 2 s, a node gives a call up after 5 and calls a log silent after 6: some
+faults are over before anybody noticed, and some are not."""
 
 SHORT_OF_BOUND, BEYOND = timedelta(seconds=40), (timedelta(minutes=10), timedelta(hours=3), timedelta(days=40))
 
@@ -141,7 +142,7 @@ async def torment(cluster: Cluster, faults: Sequence[Fault], chance: random.Rand
             fault = bag.pop()
             done.append(fault.__name__)
             await fault(cluster, chance)
-        await asyncio.sleep(chance.uniform(*HOLD))
+        await asyncio.sleep(chance.uniform(*chance.choice(HOLD)))
         await cluster.heal()
         await asyncio.sleep(chance.uniform(0.2, 0.6))
     return done
