@@ -36,23 +36,19 @@ class Here:
         self.replica = MemoryReplica()
         self.view = View(self.replica, on_members=self._heard)
         self.following = True
-        self.started_at = T0
         self.trusted = True
-        self.roster = Roster(
-            node_id=self.name,
-            presence=log,
-            log=log,
-            view=self.view,
-            clock=self.clock,
-            describe=self.describe,
-            is_following=lambda: self.following,
+        self.roster = Roster(node_id=self.name, started_at=T0, view=self.view, clock=self.clock)
+
+    async def speak(self, presence: MemoryLog | None = None) -> None:
+        await self.roster.run(
+            presence=presence or self.log, log=self.log, describe=self.describe, is_following=lambda: self.following
         )
 
     def _heard(self, keys: frozenset[str]) -> None:
         self.roster.hear(keys)
 
     def describe(self) -> Member:
-        return word(self.name.text, clock=self.clock.now(), started_at=self.started_at, clock_trusted=self.trusted)
+        return word(self.name.text, clock=self.clock.now(), clock_trusted=self.trusted)
 
     def hear(self, said: Member | str, *, live: bool = True) -> None:
         """A member's word reaches the replica; a name alone: it is gone. Not `live`: as a listing or a start brings it."""
@@ -109,8 +105,8 @@ def here() -> Here:
 
 
 @asynccontextmanager
-async def speaking(here: Here) -> AsyncIterator[None]:
-    running = asyncio.create_task(here.roster.run())
+async def speaking(here: Here, presence: MemoryLog | None = None) -> AsyncIterator[None]:
+    running = asyncio.create_task(here.speak(presence))
     await settled()
     try:
         yield
@@ -160,8 +156,7 @@ async def test_a_stop_does_not_wait_for_a_log_that_does_not_answer(here: Here) -
         async def withdraw(self, key: str) -> None:
             await asyncio.Event().wait()
 
-    here.roster._presence = Deaf(IDENTITY.text)
-    async with asyncio.timeout(30), speaking(here):
+    async with asyncio.timeout(30), speaking(here, Deaf(IDENTITY.text)):
         pass
 
 
@@ -276,23 +271,23 @@ def test_a_word_of_a_later_version_that_cannot_be_read_is_passed_over(here: Here
 
 # what it hears: whose turn it is
 def test_the_turn_is_of_the_member_with_the_least_id_that_lives_and_trusts_its_clock(here: Here) -> None:
-    assert here.roster.is_purger()
+    def turn() -> str | None:
+        purger = here.roster.purger(here.describe())
+        return None if purger is None else purger.node_id.text
+
+    assert turn() == "a"
     here.hear(word("b"))
-    assert here.roster.is_purger()
+    assert turn() == "a"
     here.hear(word("0"))
-    assert not here.roster.is_purger()
-    assert here.roster.purger() == word("0")
+    assert turn() == "0"
     here.hear(word("0", clock_trusted=False))
-    assert here.roster.is_purger()
+    assert turn() == "a"
     here.trusted = False
-    assert here.roster.purger() == word("b")
+    assert turn() == "b"
     here.hear("b")
-    assert here.roster.purger() is None
-
-
-def test_a_listing_tells_whose_turn_it_is_as_well(here: Here) -> None:
-    here.hear(word("0"), live=False)
-    assert not here.roster.is_purger()
+    assert turn() is None
+    here.hear(word("0"), live=False)  # a listing tells it as well
+    assert turn() == "0"
 
 
 # a copied data directory

@@ -60,8 +60,10 @@ def optional_moment(message: Message, field: str) -> datetime | None:
 
 
 def duration(span: timedelta) -> Duration:
-    seconds, fraction = divmod(span // _MICROSECOND, 1_000_000)
-    return Duration(seconds=seconds, nanos=fraction * 1000)
+    """Both parts of one sign, as the type demands."""
+    sign = -1 if span < timedelta() else 1
+    seconds, fraction = divmod(abs(span) // _MICROSECOND, 1_000_000)
+    return Duration(seconds=sign * seconds, nanos=sign * fraction * 1000)
 
 
 def span(value: Duration) -> timedelta:

@@ -99,9 +99,6 @@ class Purger:
         """Plan and carry out one sweep; the number of entries removed. `confirmed` releases a hold on mass expiry."""
         async with self._sweeping:
             decided = await self.plan(confirmed=confirmed)
-            if decided.state is PurgeState.SWEEPING and not confirmed and not self._is_chosen():
-                self.status = replace(self.status, state=PurgeState.IDLE, reason="", waiting=0)
-                return 0
             self.status = replace(
                 self.status,
                 state=decided.state,
@@ -109,6 +106,9 @@ class Purger:
                 waiting=decided.expired - len(decided.remove),
             )
             if decided.state is not PurgeState.SWEEPING:
+                return 0
+            if not confirmed and not self._is_chosen():  # asked once our own state is told: it has a say in whose turn it is
+                self.status = replace(self.status, state=PurgeState.IDLE, waiting=0)
                 return 0
             removed = 0
             try:

@@ -47,52 +47,41 @@ class _Heard:
 
 
 class Roster:
-    """`run` in a task. `describe`: this node's word about itself, now. `is_following`: whether it goes along with the log."""
+    """`hear` is told by the view. `run` in a task, where the log is shared; where it is not, nobody is heard, and nobody spoken to."""
 
-    def __init__(
-        self,
-        *,
-        node_id: NodeId,
-        presence: Presence,
-        log: EntryLog,
-        view: View,
-        clock: Clock,
-        describe: Callable[[], Member],
-        is_following: Callable[[], bool],
-    ) -> None:
+    def __init__(self, *, node_id: NodeId, started_at: datetime, view: View, clock: Clock) -> None:
         self._own = member_key(node_id)
         self._witness = witness_key(node_id)
-        self._presence = presence
-        self._log = log
+        self._started_at = started_at
         self._view = view
         self._clock = clock
-        self._describe = describe
-        self._is_following = is_following
         self._heard: dict[str, _Heard] = {}
         self._spoke: Revision = ABSENT
         self._witnessed: float | None = None
         self._double: float | None = None
 
-    async def run(self) -> None:
-        """Until cancelled; then it takes its leave. A log that takes no writes is told by its link, not here."""
+    async def run(
+        self, *, presence: Presence, log: EntryLog, describe: Callable[[], Member], is_following: Callable[[], bool]
+    ) -> None:
+        """Until cancelled; then it takes its leave. `describe`: this node's word about itself, now. `is_following`: whether it goes
+        along with the log. A log that takes no writes is told of by its link, not here."""
         try:
             while True:
-                if self._is_following():
+                if is_following():
                     with contextlib.suppress(LogUnavailable, ForeignLog):
-                        await self._say()
+                        await self._say(describe(), presence, log)
                 await self._clock.sleep(SAY_SECONDS)
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WITHDRAW_SECONDS):
-                    await self._presence.withdraw(self._own)
+                    await presence.withdraw(self._own)
 
-    async def _say(self) -> None:
-        word = self._describe()
-        self._spoke = await self._presence.announce(self._own, encode_member(word))
+    async def _say(self, word: Member, presence: Presence, log: EntryLog) -> None:
+        self._spoke = await presence.announce(self._own, encode_member(word))
         now = self._clock.sample().monotonic
         if self._witnessed is None or now - self._witnessed >= WITNESS_SECONDS:
             witness = Witness(node_id=word.node_id, address=word.address, version=word.version, at=word.clock)
-            await self._log.commit(Transaction(compare={}, puts={self._witness: encode_witness(witness)}))
+            await log.commit(Transaction(compare={}, puts={self._witness: encode_witness(witness)}))
             self._witnessed = now
 
     def hear(self, keys: frozenset[str]) -> None:
@@ -115,19 +104,18 @@ class Roster:
 
     def _hear_own(self, said: Said, now: float) -> None:
         """What this node said before it last started is older than its first word since."""
-        if ABSENT < self._spoke < said.revision and said.member.started_at != self._describe().started_at:
+        if ABSENT < self._spoke < said.revision and said.member.started_at != self._started_at:
             self._double = now
 
     def offsets(self) -> dict[str, timedelta]:
         """The clocks of members that live minus ours, by label."""
-        now = self._clock.sample()
-        found = {}
-        for key, said in self.others.items():
-            heard = self._heard.get(key)
-            measured = None if heard is None else offset(heard.readings, now)
-            if measured is not None:
-                found[said.member.label] = measured
-        return found
+        measured = {said.member.label: self.offset_of(key) for key, said in self.others.items()}
+        return {label: offset for label, offset in measured.items() if offset is not None}
+
+    def offset_of(self, key: str) -> timedelta | None:
+        """One member's clock minus ours. None: not measured."""
+        heard = self._heard.get(key)
+        return None if heard is None else offset(heard.readings, self._clock.sample())
 
     @property
     def others(self) -> dict[str, Said]:
@@ -139,13 +127,9 @@ class Roster:
         """Whether another node calls itself by our id: a data directory that was copied."""
         return self._double is not None and self._clock.sample().monotonic - self._double < DOUBLE_SECONDS
 
-    def purger(self) -> Member | None:
-        """Whose turn it is."""
-        return choose_purger((said.member for said in self.others.values()), self._describe())
-
-    def is_purger(self) -> bool:
-        chosen = self.purger()
-        return chosen is not None and member_key(chosen.node_id) == self._own
+    def purger(self, own: Member) -> Member | None:
+        """Whose turn it is. `own`: this node's word about itself, now."""
+        return choose_purger((said.member for said in self.others.values()), own)
 
     def silent_for(self, key: str) -> timedelta | None:
         """How long ago a member's last word arrived here. None: it was not heard since this node started."""

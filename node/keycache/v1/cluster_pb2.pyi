@@ -65,7 +65,7 @@ class ListedMember(_message.Message):
     is_this_node: _builtins.bool
     applied_revision: _builtins.int
     lag: _builtins.int
-    """Revisions it is behind the newest that this node knows."""
+    """Revisions that it had not applied when it last said how far it is."""
     clock_trusted: _builtins.bool
     purger: _builtins.bool
     purge_state: _builtins.str
