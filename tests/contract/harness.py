@@ -1,4 +1,4 @@
-"""What the contract suites need of an implementation. A further one is added to LOGS or REPLICAS, and nowhere else."""
+"""What the contract suites need of an implementation. A further one is added to LOGS, REPLICAS or OUTBOXES, and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keycache.domain.log import Transaction
-from keycache.domain.ports import EntryLog, Replica
+from keycache.domain.ports import EntryLog, Outbox, Replica
 from keycache.store import open_store
 from keycache.store.database import Database
 from keycache.store.local_log import LocalLog
-from keycache.store.memory import MemoryLog, MemoryReplica
+from keycache.store.memory import MemoryLog, MemoryOutbox, MemoryReplica
+from keycache.store.outbox import SqliteOutbox
 from keycache.store.replica import SqliteReplica
 
 
@@ -68,5 +69,21 @@ def sqlite_replica(folder: Path) -> Iterator[Replica]:
         database.close()
 
 
+@contextmanager
+def memory_outbox(folder: Path, limit: int) -> Iterator[Outbox]:
+    yield MemoryOutbox(limit=limit)
+
+
+@contextmanager
+def sqlite_outbox(folder: Path, limit: int) -> Iterator[Outbox]:
+    folder.mkdir(exist_ok=True)
+    database = Database.open(folder / "outbox.db")
+    try:
+        yield SqliteOutbox(database, limit=limit)
+    finally:
+        database.close()
+
+
 LOGS: dict[str, Callable[[Path], AbstractAsyncContextManager[LogUnderTest]]] = {"memory": memory_log, "sqlite": sqlite_log}
 REPLICAS: dict[str, Callable[[Path], AbstractContextManager[Replica]]] = {"memory": memory_replica, "sqlite": sqlite_replica}
+OUTBOXES: dict[str, Callable[[Path, int], AbstractContextManager[Outbox]]] = {"memory": memory_outbox, "sqlite": sqlite_outbox}
