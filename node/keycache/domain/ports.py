@@ -107,18 +107,23 @@ class Outbox(Port):
     called from any thread; writes block and are durable when they return."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many entries wait. Every lookup asks, so it must cost nothing."""
+        ...
+
     @property
     def size(self) -> int:
-        """Bytes of all that waits."""
+        """Bytes of all that waits: records, and names of `puts`."""
         ...
 
-    def entry(self, protocol: Protocol, fingerprint: Fingerprint) -> Entry | None:
-        """The entry as it will be once delivered."""
+    @property
+    def limit(self) -> int:
+        """Bytes that may wait."""
         ...
 
+    def pending(self, protocol: Protocol, fingerprint: Fingerprint) -> Pending | None: ...
     def rows(self, addresses: Sequence[str]) -> dict[str, list[Row]]:
-        """As `Replica.lookup`, of what waits."""
+        """As `Replica.lookup`, of what waits, oldest first; every `mod_revision` is ABSENT."""
         ...
 
     def rows_of(self, fingerprint: Fingerprint) -> list[Row]:
@@ -130,8 +135,8 @@ class Outbox(Port):
         ...
 
     def put(self, entry: Entry, puts: Mapping[str, bytes], at: datetime) -> None:
-        """Add an entry, or take it for the one of the same key that waits, whose place it keeps. `puts`: further records to deliver
-        with it. Raises OutboxFull, StoreError."""
+        """Add an entry, or take it for the one of the same key that waits, whose place, `queued_at` and `puts` it keeps. `puts`:
+        further records to deliver with it. Raises OutboxFull, StoreError; then what waited before still does."""
         ...
 
     def remove(self, delivered: Iterable[Pending]) -> None:

@@ -177,6 +177,14 @@ _CLUSTER = Migration(
             value BLOB NOT NULL,
             PRIMARY KEY (number, key)
         ) STRICT""",
+        # As `address`, of what waits: half a million addresses held in memory instead would take a third of what a node may use.
+        """CREATE TABLE outbox_address (
+            number INTEGER NOT NULL REFERENCES outbox (number) ON DELETE CASCADE,
+            indexed TEXT NOT NULL,
+            text TEXT NOT NULL
+        ) STRICT""",
+        "CREATE INDEX outbox_address_lookup ON outbox_address (indexed, number, text)",
+        "CREATE INDEX outbox_address_by_number ON outbox_address (number)",
     ),
 )
 
