@@ -27,7 +27,9 @@ from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.names import NodeId
 from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Replica
 from keycache.domain.purge import PurgeState
+from keycache.domain.restart import RestartReport
 from keycache.domain.settings import Settings
+from keycache.replication.checking import RestartCheck
 from keycache.replication.purger import Purger
 from keycache.replication.replicator import Offload, Replicator, Watched
 from keycache.replication.timekeeper import Timekeeper
@@ -75,11 +77,19 @@ class KeyCache:
         )
         self._timekeeper = Timekeeper(clock=ports.clock, replica=ports.replica, offload=ports.offload)
         self._started_at = ports.clock.now()
+        self._check = RestartCheck(
+            log=ports.log, replica=ports.replica, view=self._view, timekeeper=self._timekeeper, node_id=facts.node_id
+        )
         self.replicator = Replicator(
-            log=ports.log, replica=ports.replica, view=self._view, clock=ports.clock, offload=ports.offload
+            log=ports.log,
+            replica=ports.replica,
+            view=self._view,
+            clock=ports.clock,
+            offload=ports.offload,
+            check=self._check,
         )
         self.purger = Purger(
-            log=ports.log,
+            log=self.replicator.log,
             replica=ports.replica,
             view=self._view,
             timekeeper=self._timekeeper,
@@ -87,7 +97,7 @@ class KeyCache:
             interval=facts.purge_interval,
             on_removed=on_removed,
         )
-        writer = Writer(log=ports.log, replica=ports.replica, replicator=self.replicator)
+        writer = Writer(log=self.replicator.log, replica=ports.replica, replicator=self.replicator)
         self._writer = writer
         replica, view, timekeeper = ports.replica, self._view, self._timekeeper
         self.lookups = Lookups(replica=replica, view=view, replicator=self.replicator, timekeeper=timekeeper)
@@ -125,25 +135,34 @@ class KeyCache:
         )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
-        """Until cancelled. `ready` is set when lookups and writes work. Raises ForeignLog, in a
-        group, when this is another node's log.
+        """Until cancelled. `ready` is set when lookups work, and writes as far as the log takes them.
 
-        ORDER: the replica is caught up and the settings are read BEFORE the purger starts (DESIGN 2.3).
+        ORDER: the log is checked, the replica has caught up with it and the settings are read BEFORE the purger starts
+        (DESIGN 2.3, 4). A log that is lost later stops it by taking no writes (`replication.link`).
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self.replicator.run(), name="replicator")
             await self.replicator.ready.wait()
+            if self.replicator.caught_up.is_set():
+                await self._first_settings()
+            await self._first_heartbeat()
+            if ready is not None:
+                ready.set()
+            await self.replicator.caught_up.wait()
             await self._first_settings()
             await self._first_heartbeat()
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
-            if ready is not None:
-                ready.set()
+
+    async def check(self) -> RestartReport:
+        """What a restart would find now. Changes nothing."""
+        report, _ = await self._check.look()
+        return report
 
     def not_ready(self) -> str:
-        """Why lookups or writes do not work yet, as a sentence; empty when they do."""
+        """Why lookups do not work yet, as a sentence; empty when they do."""
         if not self.replicator.ready.is_set():
-            return "The replica is catching up with the log."
+            return self.replicator.reason or "The replica is catching up with the log."
         return "" if self._view.settings is not None else self._view.settings_problem
 
     def watch(self) -> AsyncIterator[Watched]:
@@ -160,7 +179,7 @@ class KeyCache:
             mode="standalone",
             node_id=self._facts.node_id.text,
             version=self._facts.version,
-            identity=self._ports.log.identity.text,
+            identity="" if (cursor := self._ports.replica.cursor()) is None else cursor.identity.text,
             started_at=self._started_at,
             now=now,
             entries=counts,
@@ -189,8 +208,8 @@ class KeyCache:
 
     async def _first_settings(self) -> None:
         """A log that holds nothing gets the defaults, once and explicitly. One that holds entries but no settings does not: that
-        is damage, and nothing is assumed (DESIGN 2.3)."""
-        if await self._ports.log.head() != ABSENT:
+        is damage, and nothing is assumed (DESIGN 2.3). Who founds a shared log writes them with its identity."""
+        if self._ports.log.is_shared or await self._ports.log.head() != ABSENT:
             return
         await self._writer.commit(Transaction(compare={SETTINGS: ABSENT}, puts={SETTINGS: encode_settings(Settings())}))
 

@@ -5,10 +5,11 @@ Fakes that ship: `store.memory` (log and replica), `clock.ManualClock`. Each pas
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Any
 from typing import Protocol as Port
 
 from keycache.domain.entry import Entry, Key, Origin, Protocol, Trust
@@ -20,6 +21,9 @@ from keycache.domain.outbox import Pending
 from keycache.domain.purge import Candidate
 from keycache.domain.settings import Timeouts
 from keycache.domain.skew import ClockSample
+
+Offload = Callable[..., Awaitable[Any]]
+"""Runs `fn(*args)` in a thread of its own: the store's writer thread, or `asyncio.to_thread` for the fake."""
 
 PRESENCE_SECONDS = 15
 """A lease outlives three missed words of a node that says one every PRESENCE_SECONDS / 3."""

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from keycache.domain.membership import cluster_time
-from keycache.domain.ports import Clock, Replica
+from keycache.domain.ports import Clock, Offload, Replica
 from keycache.domain.skew import ClockVerdict, judge, stamp, witnessed
-from keycache.replication.replicator import Offload
 
 HEARTBEAT = timedelta(seconds=60)
 """How far the written-down time may lag: one small write a minute."""
