@@ -13,7 +13,7 @@ import pytest
 from keycache.clock import ManualClock
 from keycache.codec.members import decode_member, decode_witness, encode_member
 from keycache.domain.log import ABSENT, Record, Transaction, member_key, witness_key
-from keycache.domain.membership import READINGS, Member
+from keycache.domain.membership import READINGS, Member, Witness
 from keycache.domain.names import ClusterIdentity, NodeId, Revision
 from keycache.domain.ports import PRESENCE_SECONDS, Cursor, DocumentChange
 from keycache.replication.roster import DOUBLE_SECONDS, SAY_SECONDS, WITNESS_SECONDS, Roster
@@ -37,7 +37,8 @@ class Here:
         self.view = View(self.replica, on_members=self._heard)
         self.following = True
         self.trusted = True
-        self.roster = Roster(node_id=self.name, started_at=T0, view=self.view, clock=self.clock)
+        own = Witness(node_id=self.name, address="", version="", at=T0)
+        self.roster = Roster(own=own, view=self.view, clock=self.clock)
 
     async def speak(self, presence: MemoryLog | None = None) -> None:
         await self.roster.run(

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from keycache.cache.cluster import ClusterDesk
 from keycache.cache.desks import Blocks, SettingsDesk
 from keycache.cache.entries import Entries
 from keycache.cache.harvesting import Harvesting
@@ -24,14 +25,15 @@ from keycache.codec import encode_settings
 from keycache.domain.errors import Unavailable
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
+from keycache.domain.membership import Witness
 from keycache.domain.names import NodeId
-from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Replica
-from keycache.domain.purge import PurgeState
+from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Outbox, Presence, Replica
 from keycache.domain.restart import RestartReport
 from keycache.domain.settings import Settings
 from keycache.replication.checking import RestartCheck
 from keycache.replication.purger import Purger
 from keycache.replication.replicator import Offload, Replicator, Watched
+from keycache.replication.roster import Roster
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
 
@@ -41,18 +43,22 @@ TRIM_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The world as a node sees it. `offload` runs the replica's blocking writes apart from the event loop."""
+    """The world as a node sees it. `offload` runs the blocking writes of replica and outbox apart from the event loop. `presence`: where
+    a node says that it lives; None: nobody shares its log."""
 
     log: EntryLog
     replica: Replica
+    outbox: Outbox
     examiner: Examiner
     clock: Clock
     offload: Offload
+    presence: Presence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What is fixed while a node runs. `anchors`, `crls`: DER from the configuration."""
+    """What is fixed while a node runs. `anchors`, `crls`: DER from the configuration. `cluster_name`: of the log it shares, if it does;
+    `address`: where others reach it."""
 
     node_id: NodeId
     version: str
@@ -60,6 +66,8 @@ class NodeFacts:
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     purge_interval: timedelta = PURGE_INTERVAL
+    cluster_name: str = "keycache"
+    address: str = ""
 
 
 class KeyCache:
@@ -74,9 +82,14 @@ class KeyCache:
             crls=facts.crls,
             on_trust=ports.examiner.trust,
             on_settings=self._settings_changed,
+            on_members=self._members_spoke,
         )
-        self._timekeeper = Timekeeper(clock=ports.clock, replica=ports.replica, offload=ports.offload)
         self._started_at = ports.clock.now()
+        own = Witness(node_id=facts.node_id, address=facts.address, version=facts.version, at=self._started_at)
+        self._roster = Roster(own=own, view=self._view, clock=ports.clock)
+        self._timekeeper = Timekeeper(
+            clock=ports.clock, replica=ports.replica, offload=ports.offload, offsets=self._roster.offsets
+        )
         self._check = RestartCheck(
             log=ports.log, replica=ports.replica, view=self._view, timekeeper=self._timekeeper, node_id=facts.node_id
         )
@@ -96,6 +109,17 @@ class KeyCache:
             clock=ports.clock,
             interval=facts.purge_interval,
             on_removed=on_removed,
+            is_chosen=self._is_purger,
+        )
+        self.cluster = ClusterDesk(
+            name=facts.cluster_name,
+            own=own,
+            view=self._view,
+            timekeeper=self._timekeeper,
+            replicator=self.replicator,
+            roster=self._roster,
+            outbox=ports.outbox,
+            purging=lambda: self.purger.status,
         )
         writer = Writer(log=self.replicator.log, replica=ports.replica, replicator=self.replicator)
         self._writer = writer
@@ -151,6 +175,8 @@ class KeyCache:
             await self.replicator.caught_up.wait()
             await self._first_settings()
             await self._first_heartbeat()
+            if self._ports.presence is not None:
+                group.create_task(self._be_present(self._ports.presence), name="roster")
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
 
@@ -174,9 +200,9 @@ class KeyCache:
         counts = Counts(live=0, expired=0, held=0)
         if settings is not None:
             counts = await asyncio.to_thread(self._ports.replica.counts, now=now, timeouts=settings.timeouts)
-        purge = self.purger.status
+        cluster = self.cluster.status() if self._ports.log.is_shared else None
         return NodeStatus(
-            mode="standalone",
+            mode="standalone" if cluster is None else "cluster",
             node_id=self._facts.node_id.text,
             version=self._facts.version,
             identity="" if (cursor := self._ports.replica.cursor()) is None else cursor.identity.text,
@@ -185,12 +211,14 @@ class KeyCache:
             entries=counts,
             applied_revision=self.replicator.applied,
             digest=self._ports.replica.digest(),
-            purge=purge,
+            purge=self.purger.status,
             settings=settings,
-            warnings=self._warnings(),
+            warnings=self.warnings(),
+            cluster=cluster,
         )
 
-    def _warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
+        """Things an administrator should know, as sentences."""
         warnings = []
         if self._view.settings is None:
             warnings.append(self._view.settings_problem)
@@ -198,9 +226,10 @@ class KeyCache:
             clock = self._timekeeper.verdict(self._view.settings.clock_skew_bound)
             if not clock.trusted:
                 warnings.append(clock.reason)
-        purge = self.purger.status
-        if purge.state in {PurgeState.HELD_MASS_EXPIRY, PurgeState.HELD_CLOCK} and purge.reason not in warnings:
-            warnings.append(purge.reason)
+        held = self.cluster.purge_held()
+        if held and held not in warnings:
+            warnings.append(held)
+        warnings.extend(self.cluster.warnings())
         policy = self._facts.policy
         if not policy.managed_domains:
             warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")
@@ -224,6 +253,16 @@ class KeyCache:
             with contextlib.suppress(Unavailable):  # there is a next hour
                 await self.journal.trim()
             await self._ports.clock.sleep(TRIM_SECONDS)
+
+    async def _be_present(self, presence: Presence) -> None:
+        cluster, log = self.cluster, self.replicator.log
+        await self._roster.run(presence=presence, log=log, describe=cluster.describe, is_following=cluster.is_following)
+
+    def _is_purger(self) -> bool:
+        return self.cluster.is_purger()
+
+    def _members_spoke(self, keys: frozenset[str]) -> None:
+        self._roster.hear(keys)
 
     def _settings_changed(self) -> None:
         self.purger.wake()

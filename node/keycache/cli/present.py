@@ -239,6 +239,7 @@ def resolved(way: str, answer: cluster_pb2.ResolveResponse, *, dry_run: bool) ->
         "dry_run": dry_run,
         "entries": answer.entries,
         "known": answer.known,
+        "deleted": answer.deleted,
         "outbox": answer.outbox,
         "identity": answer.identity,
         "revision": answer.revision,

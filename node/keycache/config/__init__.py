@@ -24,7 +24,7 @@ from keycache.domain.errors import ConfigError
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.names import Domain
 
-__all__ = ["MESSAGE_LIMIT_MAX", "BaseModel", "Config", "Endpoint", "load"]
+__all__ = ["MESSAGE_LIMIT_MAX", "BaseModel", "Cluster", "Config", "Endpoint", "load"]
 
 FILE_NAME = "keycache.toml"
 PREFIX = "KEYCACHE_"
@@ -128,7 +128,8 @@ class Purge(_Section):
 class Cluster(_Section):
     """The log that nodes share. `endpoints` of etcd; none: the node works alone. `name`: which of the logs in that etcd. `ca`,
     `certificate`, `key`: for https, what etcd's certificates end in, and what this node shows. `quota`: bytes, as etcd's
-    --quota-backend-bytes, where etcd does not tell it. `address`: where others reach this node's gRPC; None: `listen.grpc`.
+    --quota-backend-bytes, where etcd does not tell it (before 3.6); 0: etcd's default. `address`: where others reach this node's
+    gRPC; None: `listen.grpc`.
     """
 
     name: Annotated[str, AfterValidator(values.cluster_name), Field(description="1 to 64 of a-z, 0-9 and -")] = "keycache"
@@ -138,9 +139,7 @@ class Cluster(_Section):
     ca: Annotated[_ExistingFile | None, Field(description="an existing file")] = None
     certificate: Annotated[_ExistingFile | None, Field(description="an existing file")] = None
     key: Annotated[_ExistingFile | None, Field(description="an existing file")] = None
-    quota: Annotated[int, tolerant(values.size), Field(ge=16 * 2**20, le=QUOTA_MAX, description="16 MiB to 100 GiB")] = (
-        2 * 2**30
-    )
+    quota: Annotated[int, tolerant(values.size), Field(ge=16 * 2**20, le=QUOTA_MAX, description="16 MiB to 100 GiB")] = 0
     address: Annotated[Endpoint | None, tolerant(values.reachable), Field(description="host:port")] = None
 
     @model_validator(mode="after")

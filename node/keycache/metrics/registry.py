@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from keycache.domain.capacity import EtcdEndpoint
+from keycache.domain.capacity import DEFAULT_QUOTA_BYTES, EtcdEndpoint
 from keycache.domain.ports import Counts
 from keycache.domain.purge import PurgeState
 from keycache.domain.verdict import Verdict
@@ -49,7 +49,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Bytes in use of etcd's database; the rest goes back when it is defragmented.",
         ("endpoint",),
     ),
-    "keycache_etcd_quota_bytes": ("At this size etcd takes no more writes.", ("endpoint",)),
+    "keycache_etcd_quota_bytes": ("At this size etcd takes no more writes; its default where nobody tells.", ("endpoint",)),
     "keycache_etcd_alarms": ("Alarms that etcd raised.", ("endpoint",)),
     "keycache_up": ("1 while the node is ready to answer, else 0.", ()),
     "keycache_build_info": ("Always 1; the label tells the version.", ("version",)),
@@ -220,7 +220,7 @@ class Metrics:
                 self._etcd_reachable: int(one.reachable),
                 self._etcd_db: one.db_bytes,
                 self._etcd_in_use: one.db_bytes_in_use,
-                self._etcd_quota: one.quota_bytes,
+                self._etcd_quota: one.quota_bytes or DEFAULT_QUOTA_BYTES,
                 self._etcd_alarms: len(one.alarms),
             }
             for gauge, number in numbers.items():

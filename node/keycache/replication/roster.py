@@ -21,7 +21,7 @@ from keycache.codec.members import encode_member, encode_witness
 from keycache.domain.errors import ForeignLog, LogUnavailable
 from keycache.domain.log import ABSENT, Transaction, member_key, witness_key
 from keycache.domain.membership import Member, Witness, choose_purger, offset, with_reading
-from keycache.domain.names import NodeId, Revision
+from keycache.domain.names import Revision
 from keycache.domain.ports import PRESENCE_SECONDS, Clock, EntryLog, Presence
 from keycache.domain.skew import ClockSample
 from keycache.replication.view import Said, View
@@ -49,10 +49,11 @@ class _Heard:
 class Roster:
     """`hear` is told by the view. `run` in a task, where the log is shared; where it is not, nobody is heard, and nobody spoken to."""
 
-    def __init__(self, *, node_id: NodeId, started_at: datetime, view: View, clock: Clock) -> None:
-        self._own = member_key(node_id)
-        self._witness = witness_key(node_id)
-        self._started_at = started_at
+    def __init__(self, *, own: Witness, view: View, clock: Clock) -> None:
+        """`own`: this node as it started."""
+        self._own = member_key(own.node_id)
+        self._witness = witness_key(own.node_id)
+        self._started_at = own.at
         self._view = view
         self._clock = clock
         self._heard: dict[str, _Heard] = {}

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from keycache.cache.resolving import Resolved
 from keycache.cache.results import (
     ClusterStatus,
     KeyResult,
@@ -317,6 +318,18 @@ def check_response(report: RestartReport, warnings: Iterable[str]) -> cluster_pb
         log_identity="" if report.log_identity is None else report.log_identity.text,
         log_revision=report.log_revision,
         warnings=warnings,
+    )
+
+
+def resolve_response(resolved: Resolved, *, outbox: int) -> cluster_pb2.ResolveResponse:
+    """`outbox`: entries that waited in it."""
+    return cluster_pb2.ResolveResponse(
+        entries=resolved.entries,
+        known=resolved.known,
+        outbox=outbox,
+        identity=resolved.identity,
+        revision=resolved.revision,
+        deleted=resolved.deleted,
     )
 
 

@@ -118,8 +118,9 @@ def _told(answer: ResolveResponse, *, merge: bool, dry_run: bool) -> str:
     entries = f"{_entries(answer.entries)}{_waiting(answer)}"
     if not merge:
         return f"{entries} {would}forgotten."
-    known = f" {answer.known} of them {'are' if dry_run else 'were'} known there." if answer.known else ""
-    return f"{entries} {would}brought into the log.{known}"
+    known = f" The log knew {answer.known} of them." if answer.known else ""
+    deleted = f" {_entries(answer.deleted)} not: an administrator removed them there." if answer.deleted else ""
+    return f"{entries} {would}brought into the log.{known}{deleted}"
 
 
 def _entries(number: int) -> str:
