@@ -55,6 +55,10 @@ def test_a_span_comes_back_to_the_microsecond(span: timedelta) -> None:
     assert codec.span(codec.duration(span)) == span
 
 
+def test_a_span_back_has_both_parts_below_zero() -> None:
+    assert codec.duration(timedelta(seconds=-1.5)) == Duration(seconds=-1, nanos=-500_000_000)
+
+
 @pytest.mark.parametrize("seconds", [10**12, -(10**12), 2**62, -(2**62)])
 def test_times_beyond_the_calendar_are_refused_and_do_not_crash(seconds: int) -> None:
     with pytest.raises(InvalidInput, match="is not a date"):

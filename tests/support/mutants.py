@@ -11,9 +11,8 @@ from keycache.domain.log import ENTRIES, SETTINGS, CommitResult, Transaction
 from keycache.domain.purge import PurgePlan, plan
 from keycache.domain.settings import Settings
 from keycache.domain.skew import TRUSTED
-from keycache.replication import replicator as replicator_module
+from keycache.replication.pull import Abandoned, Pull
 from keycache.replication.purger import Purger
-from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
 from support.odd_logs import InterposedLog
 
@@ -112,19 +111,11 @@ def give_timekeeper(cache: KeyCache, keeper_class: type[Timekeeper]) -> None:
 
 
 # the replicator (2.1, 2.8)
-class TakingAnyLog(Replicator):
-    def _resume(self) -> None:
-        cursor = self._replica.cursor()
-        if cursor is not None:
-            self._applied = cursor.revision
-            self._view.load()
-
-
-class EndingWhenClosed(replicator_module._Pull):
+class EndingWhenClosed(Pull):
     """As the built-in iteration would have it: a listing that was closed has no more pages."""
 
     def __next__(self) -> Sequence:
         try:
             return super().__next__()
-        except replicator_module._Abandoned:
+        except Abandoned:
             raise StopIteration from None

@@ -14,16 +14,16 @@ from keycache.store.memory import MemoryLog
 class CountingLog(MemoryLog):
     """Counts what it is asked, and cuts listings into small pages."""
 
-    def __init__(self, identity: str = "", *, page_size: int = 2) -> None:
-        super().__init__(identity)
+    def __init__(self, identity: str = "", *, page_size: int = 2, shared: bool = False) -> None:
+        super().__init__(identity, shared=shared)
         self.lists = 0
         self.watches: list[Revision] = []
         self.commits = 0
         self._page_size = page_size
 
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+    async def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
         self.lists += 1
-        async for page in super().list(page_size=self._page_size):
+        async for page in super().list(page_size=self._page_size, keys_only=keys_only):
             yield page
 
     async def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
@@ -42,9 +42,9 @@ class BreakingLog(CountingLog):
 
     failures = 0
 
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+    async def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
         number = 0
-        async for page in super().list(page_size=page_size):
+        async for page in super().list(page_size=page_size, keys_only=keys_only):
             number += 1
             if number == 2 and self.failures > 0:
                 self.failures -= 1
@@ -60,9 +60,9 @@ class StallingLog(CountingLog):
         self.stalled = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+    async def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
         number = 0
-        async for page in super().list(page_size=page_size):
+        async for page in super().list(page_size=page_size, keys_only=keys_only):
             number += 1
             if number == 2:
                 self.stalled.set()

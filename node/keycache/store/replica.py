@@ -54,7 +54,9 @@ _REVISIONS = """SELECT fingerprint, mod_revision FROM entry INDEXED BY entry_by_
     WHERE fingerprint >= ? AND fingerprint < ? AND protocol = ?"""
 _BEYOND = "\x7f"
 """Sorts after every fingerprint."""
-_NEWEST = "SELECT protocol, fingerprint, mod_revision FROM entry ORDER BY id DESC LIMIT ?"
+_NEWEST = (
+    "SELECT protocol, fingerprint, mod_revision FROM entry INDEXED BY entry_by_revision ORDER BY mod_revision DESC LIMIT ?"
+)
 
 _make_row = Row._make
 
