@@ -28,8 +28,8 @@ from support.scripted_examiner import ScriptedExaminer
 async def eventually(condition: Callable[[], bool]) -> None:
     """Until it holds, which must not take ten seconds."""
     async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)  # noqa: ASYNC110 -- what is waited for tells nobody
+        while not condition():  # noqa: ASYNC110 -- what is waited for tells nobody
+            await asyncio.sleep(0.001)
 
 
 class ImpatientClock(ManualClock):

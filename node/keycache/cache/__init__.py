@@ -18,6 +18,7 @@ from keycache.cache.imports import Imports
 from keycache.cache.issuers import Issuers
 from keycache.cache.journal import Journal
 from keycache.cache.lookups import Lookups
+from keycache.cache.resolving import Resolving
 from keycache.cache.results import NodeStatus
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
@@ -77,7 +78,7 @@ class KeyCache:
         )
         self._timekeeper = Timekeeper(clock=ports.clock, replica=ports.replica, offload=ports.offload)
         self._started_at = ports.clock.now()
-        self._check = RestartCheck(
+        check = RestartCheck(
             log=ports.log, replica=ports.replica, view=self._view, timekeeper=self._timekeeper, node_id=facts.node_id
         )
         self.replicator = Replicator(
@@ -86,7 +87,7 @@ class KeyCache:
             view=self._view,
             clock=ports.clock,
             offload=ports.offload,
-            check=self._check,
+            check=check,
         )
         self.purger = Purger(
             log=self.replicator.log,
@@ -133,6 +134,16 @@ class KeyCache:
             journal=self.journal,
             policy=facts.policy,
         )
+        self.resolving = Resolving(
+            log=ports.log,
+            replica=replica,
+            view=view,
+            replicator=self.replicator,
+            purger=self.purger,
+            examiner=ports.examiner,
+            timekeeper=timekeeper,
+            journal=self.journal,
+        )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Until cancelled. `ready` is set when lookups work, and writes as far as the log takes them.
@@ -156,7 +167,7 @@ class KeyCache:
 
     async def check(self) -> RestartReport:
         """What a restart would find now. Changes nothing."""
-        report, _ = await self._check.look()
+        report, _ = await self.replicator.look()
         return report
 
     def not_ready(self) -> str:
