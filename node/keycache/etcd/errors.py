@@ -41,8 +41,8 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One line. `message`: a pattern found in what etcd or gRPC said, in lower case; `code` None: whatever it is. `text` follows the endpoint's
-    name. `passing`: an election or a start, over within seconds."""
+    """One line. `message`: a pattern, searched in what etcd or gRPC said in lower case; `code` None: whatever it is. `text` follows
+    the endpoint's name. `passing`: an election or a start, over within seconds."""
 
     message: str
     error: type[KeycacheError]
