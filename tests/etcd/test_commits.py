@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from contract.log_words import committed, delete, listed, put, state_of
+from contract.log_words import committed, listed, put, state_of
 from keycache.domain.errors import LogUnavailable, RecordTooLarge
 from keycache.domain.log import ABSENT, Committed, Record, Refuted, Transaction
 from keycache.domain.names import Revision
@@ -136,11 +136,3 @@ async def test_no_more_is_asked_of_etcd_in_one_transaction_than_it_takes() -> No
         ):
             with pytest.raises(ValueError, match="etcd takes 128"):
                 await log.commit(beyond)
-
-
-async def test_only_what_was_written_by_us_is_told_to_be_refuted() -> None:
-    async with founded(shared_etcd().endpoints) as log:
-        revision = await committed(log, put(a=b"1"))
-        assert await log.commit(delete("a", compare={"a": Revision(revision + 1)})) == Refuted(
-            revision=revision, current={"a": Record(key="a", value=b"1", mod_revision=revision)}
-        )
