@@ -17,7 +17,7 @@ import grpc.aio
 
 from keycache.domain.errors import ConfigError, KeycacheError, LogUnavailable
 from keycache.domain.names import Revision
-from keycache.etcd.connection import REQUIRE_LEADER, Endpoint, EtcdTls, Unconnected, target_of
+from keycache.etcd.connection import RECEIVE_BYTES, REQUIRE_LEADER, Endpoint, EtcdTls, Unconnected, target_of
 from keycache.etcd.errors import Failure, Outcome, closed, explain
 
 ATTEMPT_SECONDS = 1.5
@@ -50,14 +50,16 @@ class Answer:
 class EtcdClient:
     """Channels to all endpoints of one etcd. Belongs to the event loop that first awaits `call`."""
 
-    def __init__(self, endpoints: Sequence[str], tls: EtcdTls | None = None) -> None:
-        """`endpoints`: URLs, the preferred one first. Connects to nothing yet. Raises ConfigError."""
+    def __init__(self, endpoints: Sequence[str], tls: EtcdTls | None = None, *, receive_bytes: int = RECEIVE_BYTES) -> None:
+        """`endpoints`: URLs, the preferred one first. `receive_bytes`: the largest answer taken. Connects to nothing yet. Raises
+        ConfigError."""
         if not endpoints:
             raise ConfigError("No endpoint of etcd is named.", hint="Name them as https://HOST:PORT.")
         for url in endpoints:
             target_of(url)
         self._urls = tuple(endpoints)
         self._tls = tls
+        self._receive_bytes = receive_bytes
         self._made: list[Endpoint] = []
         self._good = 0
         self._trouble_since: float | None = None
@@ -67,7 +69,7 @@ class EtcdClient:
     def endpoints(self) -> list[Endpoint]:
         """In the order given."""
         if not self._made:
-            self._made = [Endpoint(url, self._tls) for url in self._urls]
+            self._made = [Endpoint(url, self._tls, self._receive_bytes) for url in self._urls]
         return self._made
 
     async def call(

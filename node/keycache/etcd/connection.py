@@ -25,7 +25,6 @@ REQUIRE_LEADER = (("hasleader", "true"),)
 """A member that lost its leader then refuses at once and breaks its watches off, instead of staying silent (etcd's clientv3)."""
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", RECEIVE_BYTES),
     ("grpc.max_send_message_length", -1),  # etcd says what is too large
     # etcd hangs up on pings more frequent than one in 5 s (--grpc-keepalive-min-time).
     ("grpc.keepalive_time_ms", 10_000),
@@ -62,15 +61,16 @@ class Unconnected(Exception):
 class Endpoint:
     """`url`: http://HOST:PORT or https://HOST:PORT. Belongs to the event loop in which it is made. `leases` and the like: stubs."""
 
-    def __init__(self, url: str, tls: EtcdTls | None) -> None:
+    def __init__(self, url: str, tls: EtcdTls | None, receive_bytes: int) -> None:
         self.url = url
+        options = (*_OPTIONS, ("grpc.max_receive_message_length", receive_bytes))
         target = target_of(url)
         if url.startswith("https:"):
             pair = (tls.key, tls.certificate) if tls is not None and tls.certificate else (None, None)
             credentials = grpc.ssl_channel_credentials(tls.ca if tls is not None else None, *pair)
-            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         else:
-            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, options=options)
         self.kv = rpc.KVStub(self._channel)
         self.watches = rpc.WatchStub(self._channel)
         self.leases = rpc.LeaseStub(self._channel)

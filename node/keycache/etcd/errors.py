@@ -9,6 +9,7 @@ its own, goes out as UNKNOWN).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -40,8 +41,8 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One line. `message`: part of what etcd or gRPC said, in lower case; `code` None: whatever it is. `text` follows the endpoint's
-    name. `passing`: an election or a start, over within seconds."""
+    """One line. `message`: a pattern, searched in what etcd or gRPC said in lower case; `code` None: whatever it is. `text` follows
+    the endpoint's name. `passing`: an election or a start, over within seconds."""
 
     message: str
     error: type[KeycacheError]
@@ -243,14 +244,14 @@ _TABLE_OF_GRPC = (
         *("errors resolving", "lookup failed", "name resolution"),
     ),
     _rule(
-        "last error: unavailable: socket closed",
+        "failed to connect.* socket closed",
         LogUnavailable,
         Outcome.ELSEWHERE,
         "hangs up at once; it may expect TLS.",
         "Write the endpoint with https:// and give the certificates.",
     ),
     _rule(
-        "last error: unavailable",
+        "failed to connect.* unavailable:",
         LogUnavailable,
         Outcome.ELSEWHERE,
         "hangs up at once.",
@@ -308,7 +309,7 @@ RULES = (*_TABLE_OF_ETCD, *_TABLE_OF_GRPC)
 def rule_for(code: grpc.StatusCode, message: str) -> Rule:
     """The first line that fits; the last one always does."""
     said = message.lower()
-    return next(rule for rule in RULES if rule.message in said and rule.code in (None, code))
+    return next(rule for rule in RULES if rule.code in (None, code) and re.search(rule.message, said))
 
 
 def explain(code: grpc.StatusCode, message: str | None, endpoint: str, *, asked: Revision | None = None) -> Failure:

@@ -80,6 +80,8 @@ class EtcdLog:
         return False
 
     def bind(self, identity: ClusterIdentity) -> None:
+        if self._bound not in {None, identity}:
+            self._horizon.revision = Revision(0)  # another log's revisions are not for this one's watches to reach
         self._bound = identity
 
     async def found(

@@ -36,11 +36,11 @@ class EtcdMonitor:
         """In the order the client was given them, within two seconds. Never raises for a member that is not there."""
         return tuple(await asyncio.gather(*(_look_at(one) for one in self._client.endpoints)))
 
-    async def keeps_history(self) -> bool:
-        """Whether etcd still holds more than HISTORY_REVISIONS old revisions. Raises LogUnavailable."""
+    async def keeps_history(self, *, revisions: int = HISTORY_REVISIONS) -> bool:
+        """Whether etcd still holds at least so many old revisions. Raises LogUnavailable."""
         key = b"/keycache/"  # any will do: it is the revision that is asked for
         answer = await self._read([transactions.get(key)])
-        old = Revision(answer.header.revision - HISTORY_REVISIONS)
+        old = Revision(answer.header.revision - revisions)
         if old <= 0:
             return False
         try:

@@ -6,7 +6,7 @@ ours ever brings a watch there. Three things do:
   --experimental-watch-progress-notify-interval says;
 - it tells when asked, which may be believed from 3.4.25 and 3.5.8 on (`assembly.answers_in_order`);
 - before that we write a small record of our own under our prefix, and the watch comes to that. Only while a named revision was not
-  reached within REACH_SECONDS.
+  reached within BARRIER_AFTER_SECONDS.
 
 Without all this a quiet log would look behind forever on an etcd that others use, too.
 """
@@ -41,10 +41,13 @@ WORKING_SECONDS = 60.0
 questions unanswered until then. A million changes take some seconds; a minute allows for a slow disk."""
 
 REACH_SECONDS = 0.2
-"""A watch that is behind is served by etcd every 0.1 s (its watchResyncPeriod); only what is still missing after twice that is sought."""
+"""A watch that is behind is served by etcd every 0.1 s (its watchResyncPeriod); what is still missing after twice that is asked for."""
+
+BARRIER_AFTER_SECONDS = 0.6
+"""Behind for so long with nothing coming, a record is written to be seen: a loaded etcd shall not be written to for being slow."""
 
 BARRIER_SECONDS = 2.0
-"""Between two records written to be seen."""
+"""And not again before that."""
 
 Barrier = Callable[[], Awaitable[None]]
 
@@ -97,28 +100,26 @@ async def follow(
     try:
         with horizon.waking(wake):
             await stream.open(keys, Revision(after + 1))
-            heard = asked = clock()
-            behind_since: float | None = None
+            heard = asked = moved = clock()
             while not horizon.is_closed:
-                behind = horizon.revision > assembly.cursor
-                response = await stream.next(REACH_SECONDS if behind else max(0.0, asked + LIFE_SECONDS - clock()))
+                is_behind = horizon.revision > assembly.cursor
+                response = await stream.next(REACH_SECONDS if is_behind else max(0.0, asked + LIFE_SECONDS - clock()))
                 if response is not None:
                     batch = assembly.take(response)
                     if batch is not None:
-                        behind_since = behind_since if behind_since and horizon.revision > assembly.cursor else None
                         yield batch
-                    heard = asked = clock()  # what the reader took to apply it was not etcd's silence
+                    heard = asked = moved = clock()  # what the reader took to apply it was not etcd's silence
                     continue
                 now = clock()
-                behind_since = (behind_since or now) if behind else None
+                moved = moved if is_behind else now
                 if now - heard > SILENCE_SECONDS:
                     await _expect_life(endpoint, now - heard)
-                if now - asked >= LIFE_SECONDS or (behind and in_order):
+                if now - asked >= LIFE_SECONDS or (is_behind and in_order):
                     asked = now
                     if assembly.is_created:
                         await stream.ask()
-                if behind_since is not None and not in_order and now - behind_since >= REACH_SECONDS:
-                    behind_since = now + BARRIER_SECONDS - REACH_SECONDS
+                if not in_order and now - moved >= BARRIER_AFTER_SECONDS:
+                    moved = now + BARRIER_SECONDS
                     with contextlib.suppress(LogUnavailable):  # full, or without a leader: there will be another occasion
                         await barrier()
     finally:
