@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from keycache import codec
+from keycache.codec.facts import read_facts
 from keycache.domain.entry import Entry, Protocol
 from keycache.domain.errors import InvalidInput
 from keycache.domain.log import ABSENT
@@ -24,6 +26,8 @@ from keycache.domain.outbox import Pending, full
 from keycache.store.database import Database
 from keycache.store.faults import damaged
 from keycache.store.rows import PROTOCOL_NUMBER, row
+
+T = TypeVar("T")
 
 OUTBOX_BYTES = 512 << 20
 """350,000 keys of 1.5 KB. A refresh counts like a new key and there is one a day and sender at most (DESIGN 3), so this is a whole day
@@ -67,7 +71,7 @@ class SqliteOutbox:
             found = connection.execute(_ROWS, (json.dumps(addresses),)).fetchall()
         answer: dict[str, list[Row]] = {}
         for index, text, value in found:
-            answer.setdefault(index, []).append(row(text, self._decoded(value), ABSENT, value))
+            answer.setdefault(index, []).append(row(text, self._read(read_facts, value), ABSENT))
         return answer
 
     def rows_of(self, fingerprint: Fingerprint) -> list[Row]:
@@ -75,7 +79,7 @@ class SqliteOutbox:
             found = connection.execute(
                 "SELECT value FROM outbox WHERE fingerprint = ? ORDER BY protocol", (fingerprint.text,)
             ).fetchall()
-        return [row("", self._decoded(value), ABSENT, value) for (value,) in found]
+        return [row("", self._read(read_facts, value), ABSENT) for (value,) in found]
 
     def first(self, limit: int) -> list[Pending]:
         with self._database.snapshot() as connection:
@@ -133,11 +137,15 @@ class SqliteOutbox:
     def _pending(self, connection: sqlite3.Connection, number: int, version: int, queued_at: int, value: bytes) -> Pending:
         puts = connection.execute("SELECT key, value FROM outbox_put WHERE number = ?", (number,)).fetchall()
         return Pending(
-            number=number, version=version, entry=self._decoded(value), puts=dict(puts), queued_at=codec.from_us(queued_at)
+            number=number,
+            version=version,
+            entry=self._read(codec.decode_entry, value),
+            puts=dict(puts),
+            queued_at=codec.from_us(queued_at),
         )
 
-    def _decoded(self, value: bytes) -> Entry:
+    def _read(self, how: Callable[[bytes], T], value: bytes) -> T:
         try:
-            return codec.decode_entry(value)
+            return how(value)
         except InvalidInput as error:
             raise damaged(self._database.path, f"an entry in its outbox cannot be read ({error.text})") from error
