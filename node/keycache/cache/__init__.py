@@ -32,6 +32,7 @@ from keycache.domain.restart import RestartReport
 from keycache.domain.settings import Settings
 from keycache.replication.checking import RestartCheck
 from keycache.replication.purger import Purger
+from keycache.replication.reconciler import RECONCILE, Reconciler
 from keycache.replication.replicator import Offload, Replicator, Watched
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
@@ -61,6 +62,7 @@ class NodeFacts:
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     purge_interval: timedelta = PURGE_INTERVAL
+    reconcile_interval: timedelta = RECONCILE
 
 
 class KeyCache:
@@ -97,6 +99,15 @@ class KeyCache:
             clock=ports.clock,
             interval=facts.purge_interval,
             on_removed=on_removed,
+        )
+        self.reconciler = Reconciler(
+            log=ports.log,
+            replica=ports.replica,
+            view=self._view,
+            replicator=self.replicator,
+            clock=ports.clock,
+            node_id=facts.node_id,
+            interval=facts.reconcile_interval,
         )
         writer = Writer(log=self.replicator.log, replica=ports.replica, replicator=self.replicator)
         self._writer = writer
@@ -164,6 +175,7 @@ class KeyCache:
             await self._first_heartbeat()
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
+            group.create_task(self.reconciler.run(), name="reconciler")
 
     async def check(self) -> RestartReport:
         """What a restart would find now. Changes nothing."""
