@@ -117,7 +117,14 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[tuple[KeyCa
         )
         async with WorkerPool(limits, Budget(message_bytes=config.mail.message_limit)) as pool:
             cache = build(
-                Ports(log=store.log, replica=store.replica, examiner=pool, clock=clock, offload=store.database.run),
+                Ports(
+                    log=store.log,
+                    replica=store.replica,
+                    outbox=store.outbox,
+                    examiner=pool,
+                    clock=clock,
+                    offload=store.database.run,
+                ),
                 NodeFacts(
                     node_id=_node_id(config.data_dir),
                     version=number,

@@ -15,9 +15,9 @@ from keycache.domain.entry import Entry, Protocol
 from keycache.domain.examination import DirectionPolicy, Envelope
 from keycache.domain.log import ENTRIES, Transaction
 from keycache.domain.names import Domain, Fingerprint, NodeId
-from keycache.domain.ports import EntryLog, Examiner, Replica
+from keycache.domain.ports import EntryLog, Examiner, Outbox, Replica
 from keycache.replication.replicator import Offload
-from keycache.store.memory import MemoryLog, MemoryReplica
+from keycache.store.memory import MemoryLog, MemoryOutbox, MemoryReplica
 from support.entries import T0, record_of
 from support.scripted_examiner import ScriptedExaminer
 
@@ -28,7 +28,7 @@ ENVELOPE = Envelope()
 
 
 class Node:
-    """One node. What outlives its process (log, replica, wall clock) stays over `restart`; `cache` is of the running process."""
+    """One node. What outlives its process (log, replica, outbox, wall clock) stays over `restart`; `cache` is of the running process."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Node:
         start: datetime = T0,
         log: EntryLog | None = None,
         replica: Replica | None = None,
+        outbox: Outbox | None = None,
         examiner: Examiner | None = None,
         managed: tuple[str, ...] = (),
         offload: Offload = asyncio.to_thread,
@@ -46,6 +47,7 @@ class Node:
         """`adapt` is given each KeyCache after it was built and before it runs."""
         self.log: EntryLog = log or MemoryLog()
         self.replica: Replica = replica or MemoryReplica()
+        self.outbox: Outbox = outbox or MemoryOutbox()
         self.script = ScriptedExaminer()
         self.clock = ManualClock(start)
         self.removed: list[int] = []
@@ -69,7 +71,14 @@ class Node:
 
     async def start(self) -> None:
         """Returns when lookups and writes work. Raises what ends the node before that."""
-        ports = Ports(log=self.log, replica=self.replica, examiner=self._examiner, clock=self.clock, offload=self._offload)
+        ports = Ports(
+            log=self.log,
+            replica=self.replica,
+            outbox=self.outbox,
+            examiner=self._examiner,
+            clock=self.clock,
+            offload=self._offload,
+        )
         self._cache = build(ports, self._facts, on_removed=self.removed.append)
         self._adapt(self._cache)
         ready = asyncio.Event()

@@ -11,9 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from keycache.cache.deletions import Deletions
+from keycache.cache.delivery import Delivery
 from keycache.cache.desks import Blocks, SettingsDesk
 from keycache.cache.entries import Entries
 from keycache.cache.harvesting import Harvesting
+from keycache.cache.holdings import Holdings
 from keycache.cache.imports import Imports
 from keycache.cache.issuers import Issuers
 from keycache.cache.journal import Journal
@@ -25,7 +28,7 @@ from keycache.domain.errors import Unavailable
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.names import NodeId
-from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Replica
+from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Outbox, Replica
 from keycache.domain.purge import PurgeState
 from keycache.domain.settings import Settings
 from keycache.replication.purger import Purger
@@ -39,10 +42,11 @@ TRIM_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The world as a node sees it. `offload` runs the replica's blocking writes apart from the event loop."""
+    """The world as a node sees it. `offload` runs the blocking writes of replica and outbox apart from the event loop."""
 
     log: EntryLog
     replica: Replica
+    outbox: Outbox
     examiner: Examiner
     clock: Clock
     offload: Offload
@@ -87,23 +91,62 @@ class KeyCache:
             interval=facts.purge_interval,
             on_removed=on_removed,
         )
-        writer = Writer(log=ports.log, replica=ports.replica, replicator=self.replicator)
+        self.outbox = ports.outbox
+        holdings = Holdings(replica=ports.replica, outbox=ports.outbox)
+        self.delivery = Delivery(
+            log=ports.log,
+            outbox=ports.outbox,
+            replica=ports.replica,
+            replicator=self.replicator,
+            view=self._view,
+            examiner=ports.examiner,
+            timekeeper=self._timekeeper,
+            clock=ports.clock,
+            offload=ports.offload,
+            link_up=self._link_up,
+        )
+        writer = Writer(
+            log=ports.log,
+            replica=ports.replica,
+            replicator=self.replicator,
+            outbox=ports.outbox,
+            holdings=holdings,
+            timekeeper=self._timekeeper,
+            offload=ports.offload,
+            link_up=self._link_up,
+            on_queued=self.delivery.wake,
+        )
         self._writer = writer
         replica, view, timekeeper = ports.replica, self._view, self._timekeeper
-        self.lookups = Lookups(replica=replica, view=view, replicator=self.replicator, timekeeper=timekeeper)
+        self.lookups = Lookups(
+            replica=replica,
+            outbox=ports.outbox,
+            holdings=holdings,
+            view=view,
+            replicator=self.replicator,
+            timekeeper=timekeeper,
+        )
         self.journal = Journal(writer=writer, replica=replica, timekeeper=timekeeper)
         self.harvesting = Harvesting(
             examiner=ports.examiner,
             writer=writer,
-            replica=replica,
+            holdings=holdings,
             view=view,
             timekeeper=timekeeper,
             journal=self.journal,
             policy=facts.policy,
         )
         self.entries = Entries(
-            writer=writer, replica=replica, view=view, timekeeper=timekeeper, purger=self.purger, journal=self.journal
+            writer=writer,
+            replica=replica,
+            outbox=ports.outbox,
+            offload=ports.offload,
+            view=view,
+            timekeeper=timekeeper,
+            purger=self.purger,
+            journal=self.journal,
         )
+        self._deletions = Deletions(writer=writer, replica=replica, timekeeper=timekeeper)
         self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
         self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
         self.issuers = Issuers(
@@ -137,6 +180,7 @@ class KeyCache:
             await self._first_heartbeat()
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
+            group.create_task(self.delivery.run(), name="delivery")
             if ready is not None:
                 ready.set()
 
@@ -182,6 +226,7 @@ class KeyCache:
         purge = self.purger.status
         if purge.state in {PurgeState.HELD_MASS_EXPIRY, PurgeState.HELD_CLOCK} and purge.reason not in warnings:
             warnings.append(purge.reason)
+        warnings.extend(self.delivery.problems())
         policy = self._facts.policy
         if not policy.managed_domains:
             warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")
@@ -204,7 +249,12 @@ class KeyCache:
         while True:
             with contextlib.suppress(Unavailable):  # there is a next hour
                 await self.journal.trim()
+                await self._deletions.trim()
             await self._ports.clock.sleep(TRIM_SECONDS)
+
+    def _link_up(self) -> bool:
+        """Whether the log can be reached, as far as this node knows without asking it."""
+        return True
 
     def _settings_changed(self) -> None:
         self.purger.wake()
