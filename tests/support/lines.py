@@ -147,9 +147,8 @@ async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def shared_log() -> MemoryLog:
-    log = MemoryLog("c" * 32, shared=True)
-    log.bind(ClusterIdentity("c" * 32))
-    return log
+    """Nobody's yet: the first node founds it."""
+    return MemoryLog(shared=True)
 
 
 class Member(Node):
@@ -170,7 +169,9 @@ class Member(Node):
         """The line is whole again, and this node follows the log, to its end."""
         await idle()  # the replicator notices the cut, and waits
         self.line.mend()
-        self.clock.advance(LONGEST_WAIT)
+        while not self.cache.replicator.connected:
+            self.clock.advance(LONGEST_WAIT)
+            await idle()
         await self.cache.replicator.reach(await self.line.log.head())
 
     async def deliver(self) -> None:
@@ -194,11 +195,18 @@ async def idle() -> None:
         await asyncio.sleep(0)
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Fails after ten seconds."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 -- what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
 @asynccontextmanager
 async def cluster(*entries: Entry, delivers: bool = False, **first: Any) -> AsyncIterator[tuple[Member, Member]]:
     """Two nodes that hold these entries. `first`: of the first one, as in Member."""
     log = shared_log()
-    a, b = Member(log, delivers=delivers, **first), Member(log, delivers=delivers)
+    a, b = Member(log, delivers=delivers, **first), Member(log, delivers=delivers, name="node-2")
     async with contextlib.AsyncExitStack() as stack:
         for node in (a, b):
             stack.push_async_callback(node.stop)
