@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from keycache.domain.errors import LogUnavailable
 from keycache.domain.log import Batch, CommitResult, Page, Transaction
@@ -96,3 +97,37 @@ class InterposedLog(CountingLog):
             if asyncio.iscoroutine(outcome):
                 await outcome
         return await super().commit(transaction)
+
+
+class RestorableLog(CountingLog):
+    """Shared, and may be taken back to an older state, as etcd is by a restored snapshot: same identity, lower revisions."""
+
+    def __init__(self, identity: str = "") -> None:
+        super().__init__(identity, shared=True)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        return self._identity, dict(self._records), self._head, self._compacted
+
+    async def restore(self, snapshot: tuple[Any, ...], *, unnoticed: bool = False) -> None:
+        """It is stopped for it, which ends every watch; `unnoticed`: but for those that hold on."""
+        if not unnoticed:
+            self.interrupt()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.resume()
+        self._identity, records, self._head, self._compacted = snapshot
+        self._records = dict(records)
+
+    async def pass_by(self, revision: Revision) -> None:
+        """Others write until the head is beyond that revision; what came before now is held no more."""
+        while self._head <= revision:
+            await self.put("members/other", b"x")
+        self.compact()
+        self._wake()
+
+    async def put(self, key: str, value: bytes) -> Revision:
+        """Written by another node, however this one is bound."""
+        self._head = Revision(self._head + 1)
+        self._records[key] = (self._head, value)
+        self._wake()
+        return self._head

@@ -19,6 +19,7 @@ from keycache.cache.imports import Imports
 from keycache.cache.issuers import Issuers
 from keycache.cache.journal import Journal
 from keycache.cache.lookups import Lookups
+from keycache.cache.resolving import Resolving
 from keycache.cache.results import NodeStatus
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
@@ -32,6 +33,7 @@ from keycache.domain.restart import RestartReport
 from keycache.domain.settings import Settings
 from keycache.replication.checking import RestartCheck
 from keycache.replication.purger import Purger
+from keycache.replication.reconciler import RECONCILE, Reconciler
 from keycache.replication.replicator import Offload, Replicator, Watched
 from keycache.replication.roster import Roster
 from keycache.replication.timekeeper import Timekeeper
@@ -66,6 +68,7 @@ class NodeFacts:
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     purge_interval: timedelta = PURGE_INTERVAL
+    reconcile_interval: timedelta = RECONCILE
     cluster_name: str = "keycache"
     address: str = ""
 
@@ -90,7 +93,7 @@ class KeyCache:
         self._timekeeper = Timekeeper(
             clock=ports.clock, replica=ports.replica, offload=ports.offload, offsets=self._roster.offsets
         )
-        self._check = RestartCheck(
+        check = RestartCheck(
             log=ports.log, replica=ports.replica, view=self._view, timekeeper=self._timekeeper, node_id=facts.node_id
         )
         self.replicator = Replicator(
@@ -99,7 +102,7 @@ class KeyCache:
             view=self._view,
             clock=ports.clock,
             offload=ports.offload,
-            check=self._check,
+            check=check,
         )
         self.purger = Purger(
             log=self.replicator.log,
@@ -111,6 +114,15 @@ class KeyCache:
             on_removed=on_removed,
             is_chosen=self._is_purger,
         )
+        self.reconciler = Reconciler(
+            log=ports.log,
+            replica=ports.replica,
+            view=self._view,
+            replicator=self.replicator,
+            clock=ports.clock,
+            node_id=facts.node_id,
+            interval=facts.reconcile_interval,
+        )
         self.cluster = ClusterDesk(
             name=facts.cluster_name,
             own=own,
@@ -118,8 +130,9 @@ class KeyCache:
             timekeeper=self._timekeeper,
             replicator=self.replicator,
             roster=self._roster,
+            reconciler=self.reconciler,
+            purger=self.purger,
             outbox=ports.outbox,
-            purging=lambda: self.purger.status,
         )
         writer = Writer(log=self.replicator.log, replica=ports.replica, replicator=self.replicator)
         self._writer = writer
@@ -157,6 +170,16 @@ class KeyCache:
             journal=self.journal,
             policy=facts.policy,
         )
+        self.resolving = Resolving(
+            log=ports.log,
+            replica=replica,
+            view=view,
+            replicator=self.replicator,
+            purger=self.purger,
+            examiner=ports.examiner,
+            timekeeper=timekeeper,
+            journal=self.journal,
+        )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Until cancelled. `ready` is set when lookups work, and writes as far as the log takes them.
@@ -179,10 +202,11 @@ class KeyCache:
                 group.create_task(self._be_present(self._ports.presence), name="roster")
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
+            group.create_task(self.reconciler.run(), name="reconciler")
 
     async def check(self) -> RestartReport:
         """What a restart would find now. Changes nothing."""
-        report, _ = await self._check.look()
+        report, _ = await self.replicator.look()
         return report
 
     def not_ready(self) -> str:

@@ -130,6 +130,10 @@ class Replicator:
         finally:
             self._readers.discard(reader)
 
+    async def look(self) -> tuple[RestartReport, Survey | None]:
+        """The check as it would go now, and the survey it was made from (None: the log cannot be reached). Changes nothing."""
+        return await self._check.look(missing=self._missing)
+
     async def take(self, identity: ClusterIdentity) -> None:
         """An administrator's word: the log of this identity replaces what is here, whatever the check says. Returns once it has."""
         self._taken = identity
@@ -173,7 +177,7 @@ class Replicator:
 
     async def _link(self) -> None:
         self._asked.clear()
-        report, survey = await self._check.look(missing=self._missing)
+        report, survey = await self.look()
         self.report = report
         if survey is None:
             raise LogUnavailable(report.reason)
