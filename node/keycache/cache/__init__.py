@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from keycache.cache.cluster import ClusterDesk
+from keycache.cache.deletions import Deletions
+from keycache.cache.delivery import Delivery
 from keycache.cache.desks import Blocks, SettingsDesk
 from keycache.cache.entries import Entries
 from keycache.cache.harvesting import Harvesting
+from keycache.cache.holdings import Holdings
 from keycache.cache.imports import Imports
 from keycache.cache.issuers import Issuers
 from keycache.cache.journal import Journal
@@ -134,23 +137,62 @@ class KeyCache:
             purger=self.purger,
             outbox=ports.outbox,
         )
-        writer = Writer(log=self.replicator.log, replica=ports.replica, replicator=self.replicator)
+        self.outbox = ports.outbox
+        holdings = Holdings(replica=ports.replica, outbox=ports.outbox)
+        self.delivery = Delivery(
+            log=self.replicator.log,
+            outbox=ports.outbox,
+            replica=ports.replica,
+            replicator=self.replicator,
+            view=self._view,
+            examiner=ports.examiner,
+            timekeeper=self._timekeeper,
+            clock=ports.clock,
+            offload=ports.offload,
+            link_up=self._link_up,
+        )
+        writer = Writer(
+            log=self.replicator.log,
+            replica=ports.replica,
+            replicator=self.replicator,
+            outbox=ports.outbox,
+            holdings=holdings,
+            timekeeper=self._timekeeper,
+            offload=ports.offload,
+            link_up=self._link_up,
+            on_queued=self.delivery.wake,
+        )
         self._writer = writer
         replica, view, timekeeper = ports.replica, self._view, self._timekeeper
-        self.lookups = Lookups(replica=replica, view=view, replicator=self.replicator, timekeeper=timekeeper)
+        self.lookups = Lookups(
+            replica=replica,
+            outbox=ports.outbox,
+            holdings=holdings,
+            view=view,
+            replicator=self.replicator,
+            timekeeper=timekeeper,
+        )
         self.journal = Journal(writer=writer, replica=replica, timekeeper=timekeeper)
         self.harvesting = Harvesting(
             examiner=ports.examiner,
             writer=writer,
-            replica=replica,
+            holdings=holdings,
             view=view,
             timekeeper=timekeeper,
             journal=self.journal,
             policy=facts.policy,
         )
         self.entries = Entries(
-            writer=writer, replica=replica, view=view, timekeeper=timekeeper, purger=self.purger, journal=self.journal
+            writer=writer,
+            replica=replica,
+            outbox=ports.outbox,
+            offload=ports.offload,
+            view=view,
+            timekeeper=timekeeper,
+            purger=self.purger,
+            journal=self.journal,
         )
+        self._deletions = Deletions(writer=writer, replica=replica, timekeeper=timekeeper)
         self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
         self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
         self.issuers = Issuers(
@@ -202,6 +244,7 @@ class KeyCache:
                 group.create_task(self._be_present(self._ports.presence), name="roster")
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
+            group.create_task(self.delivery.run(), name="delivery")
             group.create_task(self.reconciler.run(), name="reconciler")
 
     async def check(self) -> RestartReport:
@@ -254,6 +297,7 @@ class KeyCache:
         if held and held not in warnings:
             warnings.append(held)
         warnings.extend(self.cluster.warnings())
+        warnings.extend(self.delivery.problems())
         policy = self._facts.policy
         if not policy.managed_domains:
             warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")
@@ -276,6 +320,7 @@ class KeyCache:
         while True:
             with contextlib.suppress(Unavailable):  # there is a next hour
                 await self.journal.trim()
+                await self._deletions.trim()
             await self._ports.clock.sleep(TRIM_SECONDS)
 
     async def _be_present(self, presence: Presence) -> None:
@@ -287,6 +332,10 @@ class KeyCache:
 
     def _members_spoke(self, keys: frozenset[str]) -> None:
         self._roster.hear(keys)
+
+    def _link_up(self) -> bool:
+        """Whether the log can be reached, as far as this node knows without asking it."""
+        return self.replicator.connected
 
     def _settings_changed(self) -> None:
         self.purger.wake()
