@@ -221,6 +221,8 @@ class KeyCache:
             examiner=ports.examiner,
             timekeeper=timekeeper,
             journal=self.journal,
+            outbox=ports.outbox,
+            offload=ports.offload,
         )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
