@@ -61,7 +61,6 @@ def lookups(
         view, clock = View(replica), ManualClock(now)
         view.load()
         timekeeper = Timekeeper(clock=clock, replica=replica, offload=asyncio.to_thread)
-        replicator = make_replicator(log=MemoryLog(), replica=replica, view=view, clock=clock, timekeeper=timekeeper)
         outbox = MemoryOutbox()
         for entry in waiting:
             outbox.put(entry, {}, now)
@@ -70,7 +69,7 @@ def lookups(
             outbox=outbox,
             holdings=Holdings(replica=replica, outbox=outbox),
             view=view,
-            replicator=replicator,
+            replicator=make_replicator(log=MemoryLog(), replica=replica, view=view, clock=clock, timekeeper=timekeeper),
             timekeeper=timekeeper,
         )
 

@@ -14,7 +14,7 @@ from keycache.domain.entry import Entry
 from keycache.domain.errors import KeycacheError, LogUnavailable, RecordTooLarge
 from keycache.domain.log import ABSENT, Batch, CommitResult, Committed, Page, Survey, Transaction
 from keycache.domain.names import ClusterIdentity, Revision
-from keycache.replication.replicator import RETRY_SECONDS
+from keycache.replication.replicator import RETRY_SECONDS, LinkState
 from keycache.store.memory import MemoryLog
 from support.node import Node
 
@@ -147,7 +147,7 @@ async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def shared_log() -> MemoryLog:
-    """Nobody's yet: the first node founds it."""
+    """Nobody's yet: the first node begins it, with its settings."""
     return MemoryLog(shared=True)
 
 
@@ -169,9 +169,8 @@ class Member(Node):
         """The line is whole again, and this node follows the log, to its end."""
         await idle()  # the replicator notices the cut, and waits
         self.line.mend()
-        while not self.cache.replicator.connected:
-            self.clock.advance(LONGEST_WAIT)
-            await idle()
+        self.clock.advance(LONGEST_WAIT)
+        await self.until(LinkState.FOLLOWING)
         await self.cache.replicator.reach(await self.line.log.head())
 
     async def deliver(self) -> None:
@@ -195,18 +194,11 @@ async def idle() -> None:
         await asyncio.sleep(0)
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    """Fails after ten seconds."""
-    async with asyncio.timeout(10):
-        while not is_so():  # noqa: ASYNC110 -- what is waited for tells nobody
-            await asyncio.sleep(0.001)
-
-
 @asynccontextmanager
 async def cluster(*entries: Entry, delivers: bool = False, **first: Any) -> AsyncIterator[tuple[Member, Member]]:
     """Two nodes that hold these entries. `first`: of the first one, as in Member."""
     log = shared_log()
-    a, b = Member(log, delivers=delivers, **first), Member(log, delivers=delivers, name="node-2")
+    a, b = Member(log, delivers=delivers, **first), Member(log, delivers=delivers)
     async with contextlib.AsyncExitStack() as stack:
         for node in (a, b):
             stack.push_async_callback(node.stop)

@@ -71,9 +71,9 @@ class NodeFacts:
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     purge_interval: timedelta = PURGE_INTERVAL
+    reconcile_interval: timedelta = RECONCILE
     cluster_name: str = "keycache"
     address: str = ""
-    reconcile_interval: timedelta = RECONCILE
 
 
 class KeyCache:
@@ -117,16 +117,6 @@ class KeyCache:
             on_removed=on_removed,
             is_chosen=self._is_purger,
         )
-        self.cluster = ClusterDesk(
-            name=facts.cluster_name,
-            own=own,
-            view=self._view,
-            timekeeper=self._timekeeper,
-            replicator=self.replicator,
-            roster=self._roster,
-            outbox=ports.outbox,
-            purging=lambda: self.purger.status,
-        )
         self.reconciler = Reconciler(
             log=ports.log,
             replica=ports.replica,
@@ -135,6 +125,17 @@ class KeyCache:
             clock=ports.clock,
             node_id=facts.node_id,
             interval=facts.reconcile_interval,
+        )
+        self.cluster = ClusterDesk(
+            name=facts.cluster_name,
+            own=own,
+            view=self._view,
+            timekeeper=self._timekeeper,
+            replicator=self.replicator,
+            roster=self._roster,
+            reconciler=self.reconciler,
+            purger=self.purger,
+            outbox=ports.outbox,
         )
         self.outbox = ports.outbox
         holdings = Holdings(replica=ports.replica, outbox=ports.outbox)
@@ -220,6 +221,8 @@ class KeyCache:
             examiner=ports.examiner,
             timekeeper=timekeeper,
             journal=self.journal,
+            outbox=ports.outbox,
+            offload=ports.offload,
         )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
@@ -243,8 +246,8 @@ class KeyCache:
                 group.create_task(self._be_present(self._ports.presence), name="roster")
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
-            group.create_task(self.reconciler.run(), name="reconciler")
             group.create_task(self.delivery.run(), name="delivery")
+            group.create_task(self.reconciler.run(), name="reconciler")
 
     async def check(self) -> RestartReport:
         """What a restart would find now. Changes nothing."""
