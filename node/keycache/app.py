@@ -220,7 +220,7 @@ async def _watch(node: _Node, quota: int, clock: SystemClock) -> None:
             keeps_history = await node.shared.monitor.keeps_history()
         node.cache.cluster.advice = advise(node.cache.cluster.endpoints, keeps_history=keeps_history)
         link = node.cache.replicator.state
-        if link is not before:
+        if link not in {before, LinkState.STARTING}:
             tell = _log.info if link is LinkState.FOLLOWING else _log.warning
             tell("link to the log", state=link.value, reason=node.cache.replicator.reason)
             before = link

@@ -143,7 +143,7 @@ def test_a_status_tells_of_each_endpoint_of_etcd() -> None:
     away = admin_pb2.EtcdEndpoint(endpoint="https://e2:2379", problem="connection refused")
     text = shown(etcd=[well, away], repaired=3, reconciled_at=codec.timestamp(T0))
     assert "etcd https://e1:2379 3.5.9, leader, 600.0 MiB of 2.0 GiB (100.0 MiB in use), alarm NOSPACE" in text
-    assert "https://e2:2379 does not answer: connection refused" in text
+    assert "https://e2:2379 does not answer" in text
     assert "Compared 2026-03-01 12:00 UTC with the whole log: 3 differed" in text
 
 
@@ -194,14 +194,12 @@ def test_members_are_a_table_that_fits_eighty_columns() -> None:
         member(address="127.0.0.1:7640", skew=codec.duration(timedelta(minutes=-3)), lag=12, outbox=5),
         cluster_pb2.ListedMember(node_id=NODE, address="mx3.example.org:7640", version="0.1.0", last_seen=codec.timestamp(T0)),
     )
-    assert [line.split() for line in listing(*listed, width=120)[2:] if line] == [
-        ["*0f3c9a7e", "mx1.example.org:7640", "0.1.0", "purger", "2026-03-01", "12:00", "0", "-", "0"],
-        ["0f3c9a7e", "127.0.0.1:7640", "0.1.0", "alive", "2026-03-01", "12:00", "12", "-3m", "5"],
-        ["0f3c9a7e", "mx3.example.org:7640", "0.1.0", "gone", "2026-03-01", "12:00", "-", "-", "-"],
+    assert [line.split() for line in listing(*listed)[2:] if line] == [
+        ["*0f3c9a7e", "mx1.example.org:7640", "0.1.0", "purger", "12:00:00", "0", "-", "0"],
+        ["0f3c9a7e", "127.0.0.1:7640", "0.1.0", "alive", "12:00:00", "12", "-3m", "5"],
+        ["0f3c9a7e", "mx3.example.org:7640", "0.1.0", "gone", "2026-03-01", "-", "-", "-"],
     ]
-    narrow = listing(*listed)
-    assert narrow[0].split()[0] == "Node"
-    assert max(map(len, narrow)) <= 80
+    assert max(map(len, listing(*listed))) <= 80
 
 
 def test_members_that_need_a_person_are_told_of_below() -> None:
@@ -221,7 +219,15 @@ def test_members_that_need_a_person_are_told_of_below() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.0, "+0.0s"), (-0.26, "-0.3s"), (59.0, "+59.0s"), (90.4, "+1m30s"), (-180.0, "-3m"), (86_400 * 400.0, "+400d")],
+    [
+        (0.0, "+0.0s"),
+        (-0.01, "+0.0s"),
+        (-0.26, "-0.3s"),
+        (59.0, "+59.0s"),
+        (90.4, "+1m30s"),
+        (-180.0, "-3m"),
+        (86_400 * 400.0, "+400d"),
+    ],
 )
 def test_a_skew_has_a_sign_and_no_more_digits_than_it_needs(seconds: float, text: str) -> None:
     assert cluster_tables.skew(seconds) == text
@@ -260,7 +266,7 @@ def test_a_restart_check_is_one_document_and_says_all_of_it() -> None:
     text = words(rendered(tables.pairs(cluster_tables.check_rows(document, tables.timeouts(document["settings"])))))
     assert text == (
         "Restart REFUSE The log went back in time. Say which way on. Entries 5 kept, 3 expired, 2 of these held back The clock was set. "
-        "Timeouts harvested 500d, looked-up 24h, imported 999d Replica aa, revision 9 Log none, revision 4 Warning Beware."
+        "Timeouts harvested 500d, looked-up 24h, imported 999d Replica aa, revision 9 Log nobody has begun it, revision 4 Warning Beware."
     )
 
 

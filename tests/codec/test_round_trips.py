@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keycache import codec
 from keycache.codec.facts import read_facts
-from keycache.domain.administration import AuditRecord, Block, BlockKind, IssuerDecision, IssuerState
+from keycache.domain.administration import AuditRecord, Block, BlockKind, Deletion, IssuerDecision, IssuerState
 from keycache.domain.entry import Defect, Entry, HeldReason, Origin, Protocol, Trust
 from keycache.domain.errors import InvalidInput
 from keycache.domain.settings import TIMEOUT_MAX, TIMEOUT_MIN, SettingChange, Settings, Timeouts
@@ -182,6 +182,8 @@ def test_the_records_of_administrators_come_back_as_they_were(at, until, text, k
     assert codec.issuer_from_wire(_over_the_wire(codec.issuer_to_wire(decision))) == decision
     record = AuditRecord(at=at, actor=text, action=text, subject=text, detail=text)
     assert codec.audit_from_wire(_over_the_wire(codec.audit_to_wire(record))) == record
+    deletion = Deletion(at=at, actor=text)
+    assert codec.deletion_from_wire(_over_the_wire(codec.deletion_to_wire(deletion))) == deletion
     change = SettingChange(at=at, actor=text, name=text, old=text, new=text)
     assert codec.setting_change_from_wire(_over_the_wire(codec.setting_change_to_wire(change))) == change
 

@@ -49,7 +49,7 @@ ENVELOPE = Envelope()
 
 
 class Node:
-    """One node. What outlives its process (log, replica, wall clock) stays over `restart`; `cache` is of the running process."""
+    """One node. What outlives its process (log, replica, outbox, wall clock) stays over `restart`; `cache` is of the running process."""
 
     def __init__(
         self,

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from keycache.cache.cluster import ClusterDesk
+from keycache.cache.deletions import Deletions
+from keycache.cache.delivery import Delivery
 from keycache.cache.desks import Blocks, SettingsDesk
 from keycache.cache.entries import Entries
 from keycache.cache.harvesting import Harvesting
+from keycache.cache.holdings import Holdings
 from keycache.cache.imports import Imports
 from keycache.cache.issuers import Issuers
 from keycache.cache.journal import Journal
@@ -23,7 +26,7 @@ from keycache.cache.resolving import Resolving
 from keycache.cache.results import NodeStatus
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
-from keycache.domain.errors import Unavailable
+from keycache.domain.errors import ForeignLog, StoreError, Unavailable
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.membership import Witness
@@ -68,9 +71,9 @@ class NodeFacts:
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     purge_interval: timedelta = PURGE_INTERVAL
+    reconcile_interval: timedelta = RECONCILE
     cluster_name: str = "keycache"
     address: str = ""
-    reconcile_interval: timedelta = RECONCILE
 
 
 class KeyCache:
@@ -114,16 +117,6 @@ class KeyCache:
             on_removed=on_removed,
             is_chosen=self._is_purger,
         )
-        self.cluster = ClusterDesk(
-            name=facts.cluster_name,
-            own=own,
-            view=self._view,
-            timekeeper=self._timekeeper,
-            replicator=self.replicator,
-            roster=self._roster,
-            outbox=ports.outbox,
-            purging=lambda: self.purger.status,
-        )
         self.reconciler = Reconciler(
             log=ports.log,
             replica=ports.replica,
@@ -133,23 +126,73 @@ class KeyCache:
             node_id=facts.node_id,
             interval=facts.reconcile_interval,
         )
-        writer = Writer(log=self.replicator.log, replica=ports.replica, replicator=self.replicator)
+        self.cluster = ClusterDesk(
+            name=facts.cluster_name,
+            own=own,
+            view=self._view,
+            timekeeper=self._timekeeper,
+            replicator=self.replicator,
+            roster=self._roster,
+            reconciler=self.reconciler,
+            purger=self.purger,
+            outbox=ports.outbox,
+        )
+        self.outbox = ports.outbox
+        holdings = Holdings(replica=ports.replica, outbox=ports.outbox)
+        self.delivery = Delivery(
+            log=self.replicator.log,
+            outbox=ports.outbox,
+            replica=ports.replica,
+            replicator=self.replicator,
+            view=self._view,
+            examiner=ports.examiner,
+            timekeeper=self._timekeeper,
+            clock=ports.clock,
+            offload=ports.offload,
+            link_up=self._link_up,
+        )
+        writer = Writer(
+            log=self.replicator.log,
+            replica=ports.replica,
+            replicator=self.replicator,
+            outbox=ports.outbox,
+            holdings=holdings,
+            timekeeper=self._timekeeper,
+            offload=ports.offload,
+            link_up=self._link_up,
+            on_queued=self.delivery.wake,
+        )
         self._writer = writer
         replica, view, timekeeper = ports.replica, self._view, self._timekeeper
-        self.lookups = Lookups(replica=replica, view=view, replicator=self.replicator, timekeeper=timekeeper)
+        self.lookups = Lookups(
+            replica=replica,
+            outbox=ports.outbox,
+            holdings=holdings,
+            view=view,
+            replicator=self.replicator,
+            timekeeper=timekeeper,
+        )
         self.journal = Journal(writer=writer, replica=replica, timekeeper=timekeeper)
         self.harvesting = Harvesting(
             examiner=ports.examiner,
             writer=writer,
-            replica=replica,
+            holdings=holdings,
             view=view,
             timekeeper=timekeeper,
             journal=self.journal,
             policy=facts.policy,
         )
         self.entries = Entries(
-            writer=writer, replica=replica, view=view, timekeeper=timekeeper, purger=self.purger, journal=self.journal
+            writer=writer,
+            replica=replica,
+            outbox=ports.outbox,
+            offload=ports.offload,
+            view=view,
+            timekeeper=timekeeper,
+            purger=self.purger,
+            journal=self.journal,
         )
+        self._deletions = Deletions(writer=writer, replica=replica, timekeeper=timekeeper)
         self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
         self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
         self.issuers = Issuers(
@@ -178,6 +221,8 @@ class KeyCache:
             examiner=ports.examiner,
             timekeeper=timekeeper,
             journal=self.journal,
+            outbox=ports.outbox,
+            offload=ports.offload,
         )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
@@ -201,6 +246,7 @@ class KeyCache:
                 group.create_task(self._be_present(self._ports.presence), name="roster")
             group.create_task(self.purger.run(), name="purger")
             group.create_task(self._housekeeping(), name="housekeeping")
+            group.create_task(self.delivery.run(), name="delivery")
             group.create_task(self.reconciler.run(), name="reconciler")
 
     async def check(self) -> RestartReport:
@@ -253,6 +299,7 @@ class KeyCache:
         if held and held not in warnings:
             warnings.append(held)
         warnings.extend(self.cluster.warnings())
+        warnings.extend(self.delivery.problems())
         policy = self._facts.policy
         if not policy.managed_domains:
             warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")
@@ -273,8 +320,9 @@ class KeyCache:
 
     async def _housekeeping(self) -> None:
         while True:
-            with contextlib.suppress(Unavailable):  # there is a next hour
+            with contextlib.suppress(Unavailable, ForeignLog, StoreError):  # there is a next hour
                 await self.journal.trim()
+                await self._deletions.trim()
             await self._ports.clock.sleep(TRIM_SECONDS)
 
     async def _be_present(self, presence: Presence) -> None:
@@ -286,6 +334,10 @@ class KeyCache:
 
     def _members_spoke(self, keys: frozenset[str]) -> None:
         self._roster.hear(keys)
+
+    def _link_up(self) -> bool:
+        """Whether the log can be reached, as far as this node knows without asking it."""
+        return self.replicator.connected
 
     def _settings_changed(self) -> None:
         self.purger.wake()

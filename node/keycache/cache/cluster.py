@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from keycache.cache.results import ClusterStatus, ListedMember
@@ -11,7 +10,8 @@ from keycache.domain.membership import Member, Witness, lag
 from keycache.domain.ports import Outbox
 from keycache.domain.purge import PurgeState
 from keycache.replication.link import LinkState
-from keycache.replication.purger import PurgeStatus
+from keycache.replication.purger import Purger
+from keycache.replication.reconciler import Reconciler
 from keycache.replication.replicator import Replicator
 from keycache.replication.roster import Roster
 from keycache.replication.timekeeper import Timekeeper
@@ -33,8 +33,9 @@ class ClusterDesk:
         timekeeper: Timekeeper,
         replicator: Replicator,
         roster: Roster,
+        reconciler: Reconciler,
+        purger: Purger,
         outbox: Outbox,
-        purging: Callable[[], PurgeStatus],
     ) -> None:
         self._name = name
         self._own = own
@@ -43,14 +44,15 @@ class ClusterDesk:
         self._replicator = replicator
         self._roster = roster
         self._outbox = outbox
-        self._purging = purging
+        self._reconciler = reconciler
+        self._purging = purger
         self.address = own.address
         self.endpoints: tuple[EtcdEndpoint, ...] = ()
         self.advice: tuple[str, ...] = ()
 
     def describe(self) -> Member:
         """This node's word about itself, now."""
-        settings, purge = self._view.settings, self._purging()
+        settings, purge = self._view.settings, self._purging.status
         return Member(
             node_id=self._own.node_id,
             address=self.address,
@@ -102,8 +104,8 @@ class ClusterDesk:
             purge_state=purge.purge_state,
             purge_reason=purge.purge_reason,
             purge_waiting=purge.purge_waiting,
-            repaired=0,
-            reconciled_at=None,
+            repaired=self._reconciler.repaired,
+            reconciled_at=self._reconciler.reconciled_at,
             members=1 + len(self._roster.others),
             worst_skew=max(offsets, key=abs, default=timedelta()),
             etcd=self.endpoints,

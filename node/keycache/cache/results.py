@@ -17,7 +17,8 @@ from keycache.replication.purger import PurgeStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyResult:
-    """One key of a message or file. `fingerprint` may be a label (file name, header) when no key could be read."""
+    """One key of a message or file. `fingerprint` may be a label (file name, header) when no key could be read. `queued`: it is kept
+    and served on this node alone so far."""
 
     fingerprint: str
     protocol: Protocol | None
@@ -25,6 +26,7 @@ class KeyResult:
     verdict: Verdict
     detail: str = ""
     gates: tuple[Gate, ...] = ()
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ def member_row(one: Document) -> tuple[str | Text, ...]:
         one["address"],
         one["version"],
         Text(state, style={"gone": "red", "purger": "green"}.get(state, "")),
-        for_people(when(one["last_seen"])),
+        _seen(one),
         "-" if unknown else str(one["lag"]),
         "-" if one["skew"] is None else skew(one["skew"]),
         "-" if unknown else str(one["outbox"]),
@@ -79,7 +79,7 @@ def member_notes(members: Iterable[Document]) -> list[str]:
 def skew(seconds: float) -> str:
     """With its sign, rounded as becomes its size."""
     if abs(seconds) < 60:
-        return f"{seconds:+.1f}s"
+        return f"{round(seconds, 1) or 0.0:+.1f}s"
     return f"{'+' if seconds > 0 else '-'}{format_span(timedelta(seconds=round(abs(seconds))))}"
 
 
@@ -93,9 +93,19 @@ def check_rows(answer: Document, timeouts: str) -> list[tuple[str, object]]:
         made.append(("", answer["held_reason"]))
     if timeouts:
         made.append(("Timeouts", timeouts))
-    for title, field in (("Replica", "replica"), ("Log", "log")):
-        made.append((title, f"{answer[field]['identity'] or 'none'}, revision {answer[field]['revision']}"))
+    made.append(("Replica", _at(answer["replica"])))
+    made.append(("Log", "not reachable" if answer["action"] == "SERVE_ONLY" else _at(answer["log"])))
     return made + [("Warning", Text(plain(warning), style="yellow")) for warning in answer["warnings"]]
+
+
+def _at(place: Document) -> str:
+    return f"{place['identity'] or 'nobody has begun it'}, revision {place['revision']}"
+
+
+def _seen(one: Document) -> str:
+    """Of one that lives the time, of one that is gone the day: the table must fit a terminal."""
+    seen = when(one["last_seen"])
+    return "-" if seen is None else f"{seen:%H:%M:%S}" if one["alive"] else f"{seen:%Y-%m-%d}"
 
 
 def _ago(seconds: float) -> str:
@@ -115,7 +125,7 @@ def _purging(purge: Document) -> str:
 
 def _endpoint(one: Document) -> Text:
     if not one["reachable"]:
-        return Text(plain(f"{one['endpoint']} does not answer: {one['problem']}"), style="yellow")
+        return Text(plain(f"{one['endpoint']} does not answer"), style="yellow")  # why not, the warnings say
     role = ", leader" if one["leader"] else ", learner" if one["learner"] else ""
     quota = f" of {sized(one['quota_bytes'])}" if one["quota_bytes"] else ""
     text = Text(plain(f"{one['endpoint']} {one['version']}{role}, {sized(one['db_bytes'])}{quota}"))

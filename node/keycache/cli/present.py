@@ -67,6 +67,7 @@ def key_verdict(key: cache_pb2.KeyVerdict, *, with_gates: bool) -> Document:
         "verdict": key.verdict,
         "detail": key.detail,
         "advice": key.advice,
+        "queued": key.queued,
     }
     if with_gates:
         fields["gates"] = gates(key.gates)

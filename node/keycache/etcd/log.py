@@ -236,11 +236,12 @@ class EtcdLog:
             if key is not None:
                 yield Record(key=key, value=kv.value, mod_revision=Revision(kv.mod_revision))
 
-    async def _write_barrier(self) -> None:
+    async def _write_barrier(self) -> Revision:
         request = rpc.TxnRequest(
             compare=[transactions.is_identity(self._keys, self.identity)], success=[transactions.put(self._keys.barrier, b"")]
         )
-        await self._client.call(lambda endpoint: endpoint.kv.Txn, request, total_seconds=ATTEMPT_SECONDS)
+        answer = await self._client.call(lambda endpoint: endpoint.kv.Txn, request, total_seconds=ATTEMPT_SECONDS)
+        return Revision(answer.value.header.revision)
 
     async def _grant(self) -> int:
         request = rpc.LeaseGrantRequest(TTL=self._presence_seconds)

@@ -135,11 +135,12 @@ class Replicator:
         return await self._check.look(missing=self._missing)
 
     async def take(self, identity: ClusterIdentity) -> None:
-        """An administrator's word: the log of this identity replaces what is here, whatever the check says. Returns once it has."""
+        """An administrator's word: the log of this identity replaces what is here, whatever the check says. Returns once it has, and
+        the log takes writes."""
         self._taken = identity
         self._look_again()
         async with self._moved:
-            await self._moved.wait_for(lambda: self._taken is None)
+            await self._moved.wait_for(lambda: self._taken is None and self.state is LinkState.FOLLOWING)
 
     def list_anew(self) -> None:
         """The replica differs from the log: mend it, if the check allows it."""
@@ -204,7 +205,10 @@ class Replicator:
         if listing:
             self._stand(LinkState.LISTING, "The replica is made anew from the log.")
             await self._relist(survey.identity)
+            if self._taken == survey.identity:
+                self._taken = None
         self._stand(LinkState.FOLLOWING, "")
+        await self._wake()
         await self._follow(survey.head)
 
     async def _relist(self, identity: ClusterIdentity) -> None:
@@ -214,8 +218,6 @@ class Replicator:
             await self._offload(self._replica.replace, pull, Cursor(identity=identity, revision=revision))
         self._view.load()
         self._listing_due, self._missing = False, 0
-        if self._taken == identity:
-            self._taken = None
         await self._advance(revision)
         for reader in self._readers:
             reader.lose(revision)
@@ -253,6 +255,9 @@ class Replicator:
     async def _advance(self, revision: Revision) -> None:
         self._applied = revision
         self._attempt = 0
+        await self._wake()
+
+    async def _wake(self) -> None:
         async with self._moved:
             self._moved.notify_all()
 

@@ -100,6 +100,7 @@ def key_verdict(result: KeyResult) -> cache_pb2.KeyVerdict:
         detail=result.detail,
         advice=result.verdict.advice,
         gates=_gates(result.gates),
+        queued=result.queued,
     )
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from functools import lru_cache
 
 from keycache import codec
 from keycache.codec.facts import read_facts
 from keycache.domain.entry import Entry, Protocol
-from keycache.domain.errors import InvalidInput
+from keycache.domain.errors import InvalidInput, StoreError
 from keycache.domain.log import ABSENT
 from keycache.domain.lookup import Row
 from keycache.domain.names import Fingerprint
@@ -26,8 +26,6 @@ from keycache.domain.outbox import Pending, full
 from keycache.store.database import Database
 from keycache.store.faults import damaged
 from keycache.store.rows import PROTOCOL_NUMBER, row
-
-T = TypeVar("T")
 
 OUTBOX_BYTES = 512 << 20
 """350,000 keys of 1.5 KB. A refresh counts like a new key and there is one a day and sender at most (DESIGN 3), so this is a whole day
@@ -40,9 +38,11 @@ _SIZE = """SELECT length(value) + coalesce((SELECT sum(length(p.key) + length(p.
     FROM outbox o WHERE number = ? AND version = ?"""
 _SUMS = """SELECT count(*), coalesce(max(number), 0), coalesce(sum(length(value)), 0)
     + (SELECT coalesce(sum(length(key) + length(value)), 0) FROM outbox_put) FROM outbox"""
+# CROSS JOIN keeps the order of the loops, and the index that of the rows: nothing is sorted.
 _ROWS = """SELECT a.indexed, a.text, o.value FROM outbox_address a INDEXED BY outbox_address_lookup
-    CROSS JOIN outbox o ON o.number = a.number
-    WHERE a.indexed IN (SELECT value FROM json_each(?)) ORDER BY a.indexed, a.number, a.text"""
+    CROSS JOIN outbox o ON o.number = a.number WHERE a.indexed """
+_ROWS_ONE = _ROWS + "= ?"
+_ROWS_MANY = _ROWS + "IN (SELECT value FROM json_each(?))"  # noqa: S608 -- constants
 _PUT = """INSERT INTO outbox (number, protocol, fingerprint, version, queued_at, value) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (number) DO UPDATE SET version = excluded.version, value = excluded.value"""
 
@@ -67,11 +67,12 @@ class SqliteOutbox:
             return None if found is None else self._pending(connection, *found)
 
     def rows(self, addresses: Sequence[str]) -> dict[str, list[Row]]:
+        statement, asked = (_ROWS_ONE, addresses[0]) if len(addresses) == 1 else (_ROWS_MANY, json.dumps(addresses))
         with self._database.reading() as connection:
-            found = connection.execute(_ROWS, (json.dumps(addresses),)).fetchall()
+            found = connection.execute(statement, (asked,)).fetchall()
         answer: dict[str, list[Row]] = {}
         for index, text, value in found:
-            answer.setdefault(index, []).append(row(text, self._read(read_facts, value), ABSENT))
+            answer.setdefault(index, []).append(Row(text, *self._row(value)[1:]))
         return answer
 
     def rows_of(self, fingerprint: Fingerprint) -> list[Row]:
@@ -79,7 +80,7 @@ class SqliteOutbox:
             found = connection.execute(
                 "SELECT value FROM outbox WHERE fingerprint = ? ORDER BY protocol", (fingerprint.text,)
             ).fetchall()
-        return [row("", self._read(read_facts, value), ABSENT) for (value,) in found]
+        return [self._row(value) for (value,) in found]
 
     def first(self, limit: int) -> list[Pending]:
         with self._database.snapshot() as connection:
@@ -134,18 +135,30 @@ class SqliteOutbox:
             count, self.count, self.size = self.count, 0, 0
             return count
 
+    def _row(self, value: bytes) -> Row:
+        try:
+            return _remembered(value)
+        except InvalidInput as error:
+            raise self._unreadable(error) from error
+
     def _pending(self, connection: sqlite3.Connection, number: int, version: int, queued_at: int, value: bytes) -> Pending:
         puts = connection.execute("SELECT key, value FROM outbox_put WHERE number = ?", (number,)).fetchall()
         return Pending(
-            number=number,
-            version=version,
-            entry=self._read(codec.decode_entry, value),
-            puts=dict(puts),
-            queued_at=codec.from_us(queued_at),
+            number=number, version=version, entry=self._decoded(value), puts=dict(puts), queued_at=codec.from_us(queued_at)
         )
 
-    def _read(self, how: Callable[[bytes], T], value: bytes) -> T:
+    def _decoded(self, value: bytes) -> Entry:
         try:
-            return how(value)
+            return codec.decode_entry(value)
         except InvalidInput as error:
-            raise damaged(self._database.path, f"an entry in its outbox cannot be read ({error.text})") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: InvalidInput) -> StoreError:
+        return damaged(self._database.path, f"an entry in its outbox cannot be read ({error.text})")
+
+
+@lru_cache(maxsize=1024)
+def _remembered(value: bytes) -> Row:
+    """Without an address. To take a record apart costs more than to find it, and the same correspondents are asked for again
+    and again: 3 MB, as a rule."""
+    return row("", read_facts(value), ABSENT)
