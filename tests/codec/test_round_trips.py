@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keycache import codec
-from keycache.domain.administration import AuditRecord, Block, BlockKind, IssuerDecision, IssuerState
+from keycache.domain.administration import AuditRecord, Block, BlockKind, Deletion, IssuerDecision, IssuerState
 from keycache.domain.entry import Defect, Entry, HeldReason, Origin, Protocol, Trust
 from keycache.domain.errors import InvalidInput
 from keycache.domain.settings import TIMEOUT_MAX, TIMEOUT_MIN, SettingChange, Settings, Timeouts
@@ -53,6 +53,10 @@ def test_no_instant_is_no_timestamp() -> None:
 @given(span=st.timedeltas())
 def test_a_span_comes_back_to_the_microsecond(span: timedelta) -> None:
     assert codec.span(codec.duration(span)) == span
+
+
+def test_a_span_back_has_both_parts_below_zero() -> None:
+    assert codec.duration(timedelta(seconds=-1.5)) == Duration(seconds=-1, nanos=-500_000_000)
 
 
 @pytest.mark.parametrize("seconds", [10**12, -(10**12), 2**62, -(2**62)])
@@ -177,6 +181,8 @@ def test_the_records_of_administrators_come_back_as_they_were(at, until, text, k
     assert codec.issuer_from_wire(_over_the_wire(codec.issuer_to_wire(decision))) == decision
     record = AuditRecord(at=at, actor=text, action=text, subject=text, detail=text)
     assert codec.audit_from_wire(_over_the_wire(codec.audit_to_wire(record))) == record
+    deletion = Deletion(at=at, actor=text)
+    assert codec.deletion_from_wire(_over_the_wire(codec.deletion_to_wire(deletion))) == deletion
     change = SettingChange(at=at, actor=text, name=text, old=text, new=text)
     assert codec.setting_change_from_wire(_over_the_wire(codec.setting_change_to_wire(change))) == change
 

@@ -5,10 +5,11 @@ Fakes that ship: `store.memory` (log and replica), `clock.ManualClock`. Each pas
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Any
 from typing import Protocol as Port
 
 from keycache.domain.entry import Entry, Key, Origin, Protocol, Trust
@@ -20,6 +21,9 @@ from keycache.domain.outbox import Pending
 from keycache.domain.purge import Candidate
 from keycache.domain.settings import Timeouts
 from keycache.domain.skew import ClockSample
+
+Offload = Callable[..., Awaitable[Any]]
+"""Runs `fn(*args)` in a thread of its own: the store's writer thread, or `asyncio.to_thread` for the fake."""
 
 PRESENCE_SECONDS = 15
 """A lease outlives three missed words of a node that says one every PRESENCE_SECONDS / 3."""
@@ -107,18 +111,23 @@ class Outbox(Port):
     called from any thread; writes block and are durable when they return."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many entries wait. Every lookup asks, so it must cost nothing."""
+        ...
+
     @property
     def size(self) -> int:
-        """Bytes of all that waits."""
+        """Bytes of all that waits: records, and names of `puts`."""
         ...
 
-    def entry(self, protocol: Protocol, fingerprint: Fingerprint) -> Entry | None:
-        """The entry as it will be once delivered."""
+    @property
+    def limit(self) -> int:
+        """Bytes that may wait."""
         ...
 
+    def pending(self, protocol: Protocol, fingerprint: Fingerprint) -> Pending | None: ...
     def rows(self, addresses: Sequence[str]) -> dict[str, list[Row]]:
-        """As `Replica.lookup`, of what waits."""
+        """As `Replica.lookup`, of what waits, oldest first; every `mod_revision` is ABSENT."""
         ...
 
     def rows_of(self, fingerprint: Fingerprint) -> list[Row]:
@@ -130,8 +139,8 @@ class Outbox(Port):
         ...
 
     def put(self, entry: Entry, puts: Mapping[str, bytes], at: datetime) -> None:
-        """Add an entry, or take it for the one of the same key that waits, whose place it keeps. `puts`: further records to deliver
-        with it. Raises OutboxFull, StoreError."""
+        """Add an entry, or take it for the one of the same key that waits, whose place, `queued_at` and `puts` it keeps. `puts`:
+        further records to deliver with it. Raises OutboxFull, StoreError; then what waited before still does."""
         ...
 
     def remove(self, delivered: Iterable[Pending]) -> None:

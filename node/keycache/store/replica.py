@@ -54,7 +54,11 @@ _REVISIONS = """SELECT fingerprint, mod_revision FROM entry INDEXED BY entry_by_
     WHERE fingerprint >= ? AND fingerprint < ? AND protocol = ?"""
 _BEYOND = "\x7f"
 """Sorts after every fingerprint."""
-_NEWEST = "SELECT protocol, fingerprint, mod_revision FROM entry ORDER BY id DESC LIMIT ?"
+_LAST = "\U0010ffff"
+"""Sorts after whatever may follow a prefix."""
+_NEWEST = (
+    "SELECT protocol, fingerprint, mod_revision FROM entry INDEXED BY entry_by_revision ORDER BY mod_revision DESC LIMIT ?"
+)
 
 _make_row = Row._make
 
@@ -157,9 +161,10 @@ class SqliteReplica:
 
     def documents(self, prefix: str) -> list[Record]:
         """In the order of keys."""
-        sql = "SELECT key, value, mod_revision FROM document WHERE key >= ? AND substr(key, 1, ?) = ? ORDER BY key"
+        # The upper bound keeps the seek from going through all that sorts after the prefix: a purge leaves as many deletions as entries.
+        sql = "SELECT key, value, mod_revision FROM document WHERE key >= ? AND key < ? ORDER BY key"
         with self._database.reading() as connection:
-            rows = connection.execute(sql, (prefix, len(prefix), prefix)).fetchall()
+            rows = connection.execute(sql, (prefix, prefix + _LAST)).fetchall()
         return [Record(key=key, value=value, mod_revision=mod_revision) for key, value, mod_revision in rows]
 
     def digest(self) -> str:

@@ -185,12 +185,13 @@ class MemoryReplica:
             self._cursor = Cursor(identity=cursor.identity, revision=Revision(max(floor, cursor.revision)))
 
     def replace(self, changes: Iterator[Sequence[ReplicaChange]], cursor: Cursor) -> None:
+        """Reads go on meanwhile, as on SQLite: they may come from the very thread that `changes` waits for."""
+        entries: dict[Name, _Kept] = {}
+        documents: dict[str, Record] = {}
+        for chunk in changes:
+            for change in chunk:
+                _put(change, entries, documents)
         with self._lock:
-            entries: dict[Name, _Kept] = {}
-            documents: dict[str, Record] = {}
-            for chunk in changes:
-                for change in chunk:
-                    _put(change, entries, documents)
             self._entries, self._documents, self._cursor = entries, documents, cursor
 
     def raise_high_water(self, moment: datetime, *, force: bool = False) -> None:
