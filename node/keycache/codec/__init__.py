@@ -240,9 +240,8 @@ def decode_entry(value: bytes) -> Entry:
     return entry_from_wire(decode(entry_pb2.Entry, value))
 
 
-def halves(value: bytes) -> tuple[bytes, bytes]:
-    """Of an entry's record: the encoded Key, and the record without it."""
-    message = decode(entry_pb2.Entry, value)
+def halves(message: entry_pb2.Entry) -> tuple[bytes, bytes]:
+    """Of an entry's record: the encoded Key, and the record without it. Takes the key out of `message`."""
     key = message.key.SerializeToString(deterministic=True)
     message.ClearField("key")
     return key, message.SerializeToString(deterministic=True)

@@ -15,7 +15,7 @@ from typing import Protocol as Port
 from keycache.domain.entry import Entry, Key, Origin, Protocol, Trust
 from keycache.domain.examination import DirectionPolicy, Envelope, Examination, Finding, TrustBase
 from keycache.domain.log import ABSENT, Batch, CommitResult, Page, Record, Survey, Transaction
-from keycache.domain.lookup import ReadyRow, Row
+from keycache.domain.lookup import EntryFacts, ReadyRow, Row
 from keycache.domain.names import ClusterIdentity, EmailAddress, Fingerprint, Revision
 from keycache.domain.outbox import Pending
 from keycache.domain.purge import Candidate
@@ -162,12 +162,13 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryChange:
-    """The reducer's word to the replica: this entry is now so. `entry` None: gone. `value`: the record's bytes as in the log."""
+    """The reducer's word to the replica: this entry is now so. `facts` None: gone. `value`: the record's bytes as in the log, which
+    `facts` were read from. The entry itself is not among it: most changes are written down and never looked at."""
 
     protocol: Protocol
     fingerprint: Fingerprint
     revision: Revision
-    entry: Entry | None
+    facts: EntryFacts | None
     value: bytes = b""
 
 
