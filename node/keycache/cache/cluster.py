@@ -122,7 +122,12 @@ class ClusterDesk:
 
     def warnings(self) -> tuple[str, ...]:
         """Things an administrator should know, as sentences."""
-        told = list(self.advice)
+        told = []
+        if self._replicator.state is LinkState.REFUSED:
+            told.append(
+                "This node does not take its log as it is. Run 'keycache cluster check', which says why and what to do."
+            )
+        told.extend(self.advice)
         if self._roster.has_double:
             told.append(
                 f"Another node calls itself by this node's id, {self._own.node_id}: its data directory was copied. Stop one of them, "

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -74,7 +74,7 @@ class Horizon:
         self._wake()
 
     @contextlib.contextmanager
-    def waking(self, wake: asyncio.Event) -> Any:
+    def waking(self, wake: asyncio.Event) -> Iterator[None]:
         self._wakes.add(wake)
         try:
             yield
