@@ -12,7 +12,8 @@ from keycache.domain.ports import ReplicaChange
 from keycache.replication.reducer import reduce_records
 
 PAGES_AHEAD = 2
-"""Pages that are read before they are written: one that waits and one that is being made, some 5 MB each."""
+"""Pages that are read before they are asked for: one that waits and one that is on its way, some 2 MB each. They are not reduced
+ahead: Python runs one thread at a time, and what one thread makes and another uses costs more than it gains, measured."""
 
 
 class Abandoned(Exception):
@@ -20,8 +21,8 @@ class Abandoned(Exception):
 
 
 class Pull:
-    """Lets the thread that writes the replica draw the changes of pages that the event loop reads, PAGES_AHEAD of it: while SQLite
-    writes one page, the next one comes in and is reduced.
+    """Lets the thread that writes the replica draw the pages that the event loop reads, PAGES_AHEAD of it: while one page is written,
+    the next ones come in.
 
     A listing that is closed early RAISES in that thread. Ending there would pass for a whole listing, and the replica would drop
     every entry that had not come yet.
@@ -31,7 +32,7 @@ class Pull:
         self._pages = pages
         self._loop = loop
         self._room = asyncio.Semaphore(PAGES_AHEAD)
-        self._drawn: queue.SimpleQueue[tuple[ReplicaChange, ...] | Exception | None] = queue.SimpleQueue()
+        self._drawn: queue.SimpleQueue[Page | Exception | None] = queue.SimpleQueue()
         self._drawing: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -49,13 +50,13 @@ class Pull:
         await self._pages.aclose()
 
     async def _draw(self, first: Page) -> None:
-        """The changes of each page; after them None, or what ended the listing before its end."""
+        """Each page; after them None, or what ended the listing before its end."""
         end: Exception | None = Abandoned()
         page: Page | None = first
         try:
             while page is not None:
                 await self._room.acquire()
-                self._drawn.put(await asyncio.to_thread(_reduced, page))
+                self._drawn.put(page)
                 page = await anext(self._pages, None)
             end = None
         except Exception as error:  # noqa: BLE001 -- the writing thread raises it
@@ -71,14 +72,10 @@ class Pull:
         if self._closed:
             raise Abandoned
         drawn = self._drawn.get()
-        if isinstance(drawn, tuple):
+        if isinstance(drawn, Page):
             self._loop.call_soon_threadsafe(self._room.release)
-            return drawn
+            return tuple(reduce_records(drawn.records))
         self._drawn.put(drawn)  # it stays the end
         if drawn is None:
             raise StopIteration
         raise drawn
-
-
-def _reduced(page: Page) -> tuple[ReplicaChange, ...]:
-    return tuple(reduce_records(page.records))

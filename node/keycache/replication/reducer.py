@@ -32,11 +32,10 @@ def _reduced(key: str, value: bytes | None, revision: Revision) -> tuple[Replica
         return (DocumentChange(key=key, revision=revision, value=value),)
     protocol, fingerprint = named
     facts = None if value is None else _read(value, protocol, fingerprint)
-    kept = b"" if facts is None or value is None else value
-    entry = EntryChange(protocol=protocol, fingerprint=fingerprint, revision=revision, facts=facts, value=kept)
-    if value is not None and facts is None:
-        return entry, DocumentChange(key=key, revision=revision, value=value)
-    return (entry,)
+    if value is None or facts is None:
+        gone = EntryChange(protocol, fingerprint, revision, None)
+        return (gone,) if value is None else (gone, DocumentChange(key=key, revision=revision, value=value))
+    return (EntryChange(protocol, fingerprint, revision, facts, value),)
 
 
 def _read(value: bytes, protocol: Protocol, fingerprint: Fingerprint) -> EntryFacts | None:
@@ -45,7 +44,7 @@ def _read(value: bytes, protocol: Protocol, fingerprint: Fingerprint) -> EntryFa
         facts = read_facts(value)
     except InvalidInput:
         return None
-    return facts if PROTOCOLS[facts.protocol] is protocol and facts.fingerprint == fingerprint.text else None
+    return facts if facts.fingerprint == fingerprint.text and PROTOCOLS[facts.protocol] is protocol else None
 
 
 def _entry_name(key: str) -> tuple[Protocol, Fingerprint] | None:

@@ -24,10 +24,17 @@ _ENTRY = (*_SHARED, "mod_revision", "hash", "address", "cached", "refreshed", "i
 _ANSWER = (*_SHARED, "not_before", "not_after", "defect", "evidence", "mod_revision", "key", "rest", *_READY)
 
 
+_NULLABLE = frozenset(_SHARED[3:]) | {"not_before", "not_after", *_READY}
+
+NOTHING = -(1 << 63)
+"""Stands for None in an insert: no instant is as early. To Python's sqlite3 a None costs as much as ten numbers (it asks for an
+adapter first), and half of a row is None."""
+
+
 @cache
 def _insert(table: str, columns: tuple[str, ...], rows: int) -> str:
-    values = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([values] * rows)}"  # noqa: S608 -- our names
+    values = ", ".join(f"NULLIF(?, {NOTHING})" if column in _NULLABLE else "?" for column in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([f'({values})'] * rows)}"  # noqa: S608 -- our names
 
 
 def _update(table: str, columns: tuple[str, ...], key: str) -> str:
@@ -39,9 +46,9 @@ _KNOWN = """
     WHERE fingerprint IN (SELECT value FROM json_each(?))
 """
 
-BLOCK = 512
-"""Rows in one statement at most, a power of two: of 20 columns each they stay below the 32,766 parameters that SQLite takes
-(SQLITE_MAX_VARIABLE_NUMBER)."""
+BLOCK = 16
+"""Rows in one statement at most, a power of two. Of a statement's price half is asking for Python's lock again after each; beyond some
+dozens of rows their blobs no longer fit into the processor's cache, measured."""
 
 Name = tuple[int, str]
 """An entry's protocol, as a number, and fingerprint."""
@@ -117,11 +124,10 @@ class RowWriter:
         self._insert("answer", (*_ANSWER, "entry"), answers)
         self._insert("address", ("entry", "indexed", "text", "domain"), addresses)
 
-    # SQLite works without Python's lock during a statement, and needs it between two. With many rows in one, a thread that makes the
-    # next page of a listing works meanwhile; with one row in each, the two would take turns. Powers of two, so that any number of
-    # rows takes few statements, all of which stay prepared.
+    # Several rows in a statement, in powers of two: so any number of rows takes few kinds of statements, all of which stay prepared.
     def _insert(self, table: str, columns: tuple[str, ...], values: Sequence[Any]) -> None:
         """`values`: of all rows, one after the other."""
+        values = [NOTHING if value is None else value for value in values]
         done, width = 0, len(columns)
         while left := (len(values) - done) // width:
             rows = min(BLOCK, 1 << left.bit_length() - 1)
