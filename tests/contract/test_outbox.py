@@ -27,7 +27,7 @@ from keycache.domain.ports import Outbox
 from keycache.store import open_store
 from keycache.store.memory import MemoryOutbox
 from keycache.store.rows import row
-from support.entries import T0, entries, fingerprint_of, make_entry, make_sighting
+from support.entries import T0, entries, facts_of, fingerprint_of, make_entry, make_sighting
 from support.properties import bounded
 
 MINUTE = timedelta(minutes=1)
@@ -40,7 +40,7 @@ def named(outbox: Outbox, number: int, protocol: Protocol = Protocol.SMIME) -> E
 
 
 def rows_of(entry: Entry, *addresses: str) -> list[Row]:
-    return [row(address, entry, 0, encode_entry(entry)) for address in addresses]
+    return [row(address, facts_of(entry), 0) for address in addresses]
 
 
 def size_of(*waiting: Entry, **puts: bytes) -> int:

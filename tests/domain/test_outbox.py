@@ -8,12 +8,11 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 
-from keycache.codec import encode_entry
 from keycache.domain.entry import Defect, Entry, Origin
 from keycache.domain.lookup import Row
 from keycache.domain.outbox import REVOKED, Decision, Fate, delivery, newest_sighting, overlaid
 from keycache.store.rows import row
-from support.entries import T0, entries, make_entry, make_sighting
+from support.entries import T0, entries, facts_of, make_entry, make_sighting
 from support.properties import bounded
 
 US, DAY = timedelta(microseconds=1), timedelta(days=1)
@@ -93,7 +92,7 @@ def test_whoever_delivers_first_what_decides_serving_ends_the_same_and_nothing_m
 
 
 def rows(*made: Entry) -> list[Row]:
-    return [row("a@x.example", entry, 1, encode_entry(entry)) for entry in made]
+    return [row("a@x.example", facts_of(entry), 1) for entry in made]
 
 
 def test_what_waits_stands_in_the_place_of_the_same_key_and_beside_others() -> None:

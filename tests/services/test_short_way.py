@@ -26,12 +26,12 @@ from keycache.domain.lookup import DEFAULT_FILTER, Answer, LookupFilter, MissCod
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Cursor, DocumentChange, ReplicaChange
 from keycache.domain.settings import Settings, Timeouts
-from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
 from keycache.services import wire
 from keycache.store.memory import MemoryLog, MemoryOutbox
 from support.entries import T0, fingerprint_of, make_entry, make_sighting, put
+from support.node import make_replicator
 from support.properties import bounded
 
 US, HOUR, DAY = timedelta(microseconds=1), timedelta(hours=1), timedelta(days=1)
@@ -60,6 +60,7 @@ def lookups(
         replica.apply(changes, Cursor(identity=ClusterIdentity("ours"), revision=Revision(99)))
         view, clock = View(replica), ManualClock(now)
         view.load()
+        timekeeper = Timekeeper(clock=clock, replica=replica, offload=asyncio.to_thread)
         outbox = MemoryOutbox()
         for entry in waiting:
             outbox.put(entry, {}, now)
@@ -68,8 +69,8 @@ def lookups(
             outbox=outbox,
             holdings=Holdings(replica=replica, outbox=outbox),
             view=view,
-            replicator=Replicator(log=MemoryLog(), replica=replica, view=view, clock=clock, offload=asyncio.to_thread),
-            timekeeper=Timekeeper(clock=clock, replica=replica, offload=asyncio.to_thread),
+            replicator=make_replicator(log=MemoryLog(), replica=replica, view=view, clock=clock, timekeeper=timekeeper),
+            timekeeper=timekeeper,
         )
 
 

@@ -15,7 +15,7 @@ from keycache.domain.errors import KeycacheError, LogUnavailable, RecordTooLarge
 from keycache.domain.log import ABSENT, Batch, CommitResult, Committed, Page, Survey, Transaction
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Examiner
-from keycache.replication.replicator import RETRY_SECONDS
+from keycache.replication.replicator import RETRY_SECONDS, LinkState
 from keycache.store.memory import MemoryLog
 from support.entries import T0
 from support.node import Node
@@ -149,9 +149,8 @@ async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def shared_log() -> MemoryLog:
-    log = MemoryLog("c" * 32, shared=True)
-    log.bind(ClusterIdentity("c" * 32))
-    return log
+    """Nobody's yet: the first node begins it, with its settings."""
+    return MemoryLog(shared=True)
 
 
 class Member(Node):
@@ -173,6 +172,7 @@ class Member(Node):
         await idle()  # the replicator notices the cut, and waits
         self.line.mend()
         self.clock.advance(LONGEST_WAIT)
+        await self.until(LinkState.FOLLOWING)
         await self.cache.replicator.reach(await self.line.log.head())
 
     async def deliver(self) -> None:

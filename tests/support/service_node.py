@@ -122,7 +122,12 @@ async def service_node(directory: Path, **options: Any) -> AsyncIterator[Service
     now = SystemClock().now()
     clock, log, examiner = ManualClock(now), MemoryLog(), NumberedExaminer()
     ports = Ports(
-        log=log, replica=MemoryReplica(), outbox=MemoryOutbox(), examiner=examiner, clock=clock, offload=asyncio.to_thread
+        log=log,
+        replica=MemoryReplica(),
+        outbox=MemoryOutbox(),
+        examiner=examiner,
+        clock=clock,
+        offload=asyncio.to_thread,
     )
     facts = NodeFacts(node_id=NodeId("test"), version="0.0")
     metrics = Metrics(version="0.0")

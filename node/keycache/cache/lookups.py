@@ -91,7 +91,7 @@ class Lookups:
     @property
     def log_age(self) -> timedelta | None:
         """How long ago the log was last heard. None: the log is on this node."""
-        return None
+        return self._replicator.log_age
 
     async def reach(self, revision: int) -> None:
         """Wait until this node has applied that revision. Raises Unavailable."""

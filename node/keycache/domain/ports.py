@@ -5,21 +5,25 @@ Fakes that ship: `store.memory` (log and replica), `clock.ManualClock`. Each pas
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Any
 from typing import Protocol as Port
 
 from keycache.domain.entry import Entry, Key, Origin, Protocol, Trust
 from keycache.domain.examination import DirectionPolicy, Envelope, Examination, Finding, TrustBase
 from keycache.domain.log import ABSENT, Batch, CommitResult, Page, Record, Survey, Transaction
-from keycache.domain.lookup import ReadyRow, Row
+from keycache.domain.lookup import EntryFacts, ReadyRow, Row
 from keycache.domain.names import ClusterIdentity, EmailAddress, Fingerprint, Revision
 from keycache.domain.outbox import Pending
 from keycache.domain.purge import Candidate
 from keycache.domain.settings import Timeouts
 from keycache.domain.skew import ClockSample
+
+Offload = Callable[..., Awaitable[Any]]
+"""Runs `fn(*args)` in a thread of its own: the store's writer thread, or `asyncio.to_thread` for the fake."""
 
 PRESENCE_SECONDS = 15
 """A lease outlives three missed words of a node that says one every PRESENCE_SECONDS / 3."""
@@ -158,12 +162,13 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryChange:
-    """The reducer's word to the replica: this entry is now so. `entry` None: gone. `value`: the record's bytes as in the log."""
+    """The reducer's word to the replica: this entry is now so. `facts` None: gone. `value`: the record's bytes as in the log, which
+    `facts` were read from. The entry itself is not among it: most changes are written down and never looked at."""
 
     protocol: Protocol
     fingerprint: Fingerprint
     revision: Revision
-    entry: Entry | None
+    facts: EntryFacts | None
     value: bytes = b""
 
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from keycache import codec
+from keycache.codec.facts import read_facts
 from keycache.domain.entry import Entry, Protocol
 from keycache.domain.errors import InvalidInput, StoreError
 from keycache.domain.log import ABSENT
@@ -158,6 +159,6 @@ class SqliteOutbox:
 
 @lru_cache(maxsize=1024)
 def _remembered(value: bytes) -> Row:
-    """Without an address. To take a record apart costs ten times as much as to find it, and the same correspondents are asked for again
+    """Without an address. To take a record apart costs more than to find it, and the same correspondents are asked for again
     and again: 3 MB, as a rule."""
-    return row("", codec.decode_entry(value), ABSENT, value)
+    return row("", read_facts(value), ABSENT)

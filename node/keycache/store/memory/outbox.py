@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from keycache.codec import encode_entry
+from keycache.codec.facts import read_facts
 from keycache.domain.entry import Entry, Protocol
 from keycache.domain.log import ABSENT
 from keycache.domain.lookup import Row
@@ -84,7 +85,7 @@ class MemoryOutbox:
 
 
 def _row(address: str, entry: Entry) -> Row:
-    return row(address, entry, ABSENT, encode_entry(entry))
+    return row(address, read_facts(encode_entry(entry)), ABSENT)
 
 
 def _size(pending: Pending) -> int:

@@ -60,8 +60,10 @@ def optional_moment(message: Message, field: str) -> datetime | None:
 
 
 def duration(span: timedelta) -> Duration:
-    seconds, fraction = divmod(span // _MICROSECOND, 1_000_000)
-    return Duration(seconds=seconds, nanos=fraction * 1000)
+    """Both parts of one sign, as the type demands."""
+    sign = -1 if span < timedelta() else 1
+    seconds, fraction = divmod(abs(span) // _MICROSECOND, 1_000_000)
+    return Duration(seconds=sign * seconds, nanos=sign * fraction * 1000)
 
 
 def span(value: Duration) -> timedelta:
@@ -238,9 +240,8 @@ def decode_entry(value: bytes) -> Entry:
     return entry_from_wire(decode(entry_pb2.Entry, value))
 
 
-def halves(value: bytes) -> tuple[bytes, bytes]:
-    """Of an entry's record: the encoded Key, and the record without it."""
-    message = decode(entry_pb2.Entry, value)
+def halves(message: entry_pb2.Entry) -> tuple[bytes, bytes]:
+    """Of an entry's record: the encoded Key, and the record without it. Takes the key out of `message`."""
     key = message.key.SerializeToString(deterministic=True)
     message.ClearField("key")
     return key, message.SerializeToString(deterministic=True)
