@@ -20,7 +20,7 @@ from keycache.replication.link import LinkState
 from keycache.store.memory import MemoryLog
 from keycache.v1 import record_pb2
 from support.entries import T0, fingerprint_of, make_entry, make_key, make_sighting, record_of
-from support.node import ENVELOPE, Node, running_node
+from support.node import ENVELOPE, Node, eventually, running_node
 from support.odd_logs import RestorableLog
 
 US, HOUR, DAY = timedelta(microseconds=1), timedelta(hours=1), timedelta(days=1)
@@ -361,3 +361,18 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(way: Way, i
         )
         assert await log.survey([key_of(make_entry(number)) for number in (1, 2)]) == before
         assert node.cache.replicator.state is LinkState.REFUSED
+
+
+# the outbox
+@pytest.mark.parametrize("way", Way)
+async def test_what_mail_brought_meanwhile_is_delivered_after_a_merge_and_forgotten_with_a_discard(way: Way) -> None:
+    async with running_node(make_entry(1), node=sharing()) as node:
+        await replaced(node)
+        await node.cache.harvesting.harvest(node.script.mail(make_key(2)), ENVELOPE)
+        assert node.outbox.count == 1
+        await node.cache.resolving.resolve(way, "admin", dry_run=True)
+        assert node.outbox.count == 1
+        await node.cache.resolving.resolve(way, "admin")
+        await eventually(lambda: node.outbox.count == 0)
+        await node.settle()
+        assert sorted(await node.in_log()) == sorted(fingerprint_of(one).text for one in ((1, 2) if way is Way.MERGE else ()))

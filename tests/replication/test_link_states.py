@@ -309,12 +309,13 @@ async def test_a_refusal_outlasts_a_restart_and_no_purger_runs() -> None:
         assert await stand(node) == replace(REFUSES, **RESTARTED)
 
 
-async def test_mail_and_administrators_hear_why_nothing_is_written() -> None:
+async def test_administrators_hear_why_nothing_is_written_and_what_mail_brings_waits() -> None:
     async with running_node(make_entry(1), node=holding()) as node:
         log_of(node).wipe("b" * 32)
         await node.until(LinkState.REFUSED)
+        result = await node.cache.harvesting.harvest(node.script.mail(make_key(2)), ENVELOPE)
+        assert [key.queued for key in result.keys] == [True]
         for act in (
-            node.cache.harvesting.harvest(node.script.mail(make_key(2)), ENVELOPE),
             node.cache.entries.delete(fingerprint_of(1).text, "admin"),
             node.cache.settings.change(harvested=DAY, actor="admin"),
         ):

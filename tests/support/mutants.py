@@ -92,7 +92,7 @@ def give_purger(cache: KeyCache, purger_class: type[Purger]) -> None:
         clock=ports.clock,
         interval=cache._facts.purge_interval,
     )
-    cache.entries._purger = cache.resolving._purger = cache.purger
+    cache.entries._purger = cache.resolving._purger = cache.cluster._purging = cache.purger
 
 
 # the witness (2.1)

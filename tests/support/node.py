@@ -15,12 +15,12 @@ from keycache.domain.entry import Entry, Protocol
 from keycache.domain.examination import DirectionPolicy, Envelope
 from keycache.domain.log import ENTRIES, Transaction
 from keycache.domain.names import Domain, Fingerprint, NodeId
-from keycache.domain.ports import Clock, EntryLog, Examiner, Replica
+from keycache.domain.ports import Clock, EntryLog, Examiner, Outbox, Presence, Replica
 from keycache.replication.checking import RestartCheck
 from keycache.replication.replicator import LOOK_AGAIN_SECONDS, RETRY_SECONDS, LinkState, Offload, Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
-from keycache.store.memory import MemoryLog, MemoryReplica
+from keycache.store.memory import MemoryLog, MemoryOutbox, MemoryReplica
 from support.entries import T0, record_of
 from support.scripted_examiner import ScriptedExaminer
 
@@ -49,7 +49,7 @@ ENVELOPE = Envelope()
 
 
 class Node:
-    """One node. What outlives its process (log, replica, wall clock) stays over `restart`; `cache` is of the running process."""
+    """One node. What outlives its process (log, replica, outbox, wall clock) stays over `restart`; `cache` is of the running process."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Node:
         start: datetime = T0,
         log: EntryLog | None = None,
         replica: Replica | None = None,
+        outbox: Outbox | None = None,
         examiner: Examiner | None = None,
         managed: tuple[str, ...] = (),
         offload: Offload = asyncio.to_thread,
@@ -68,9 +69,12 @@ class Node:
         """`adapt` is given each KeyCache after it was built and before it runs."""
         self.log: EntryLog = log or MemoryLog()
         self.replica: Replica = replica or MemoryReplica()
+        self.outbox: Outbox = outbox or MemoryOutbox()
+        self.presence: Presence | None = None
         self.script = ScriptedExaminer()
         self.clock = ImpatientClock(start)
         self.removed: list[int] = []
+        self.name = name
         self._examiner: Examiner = examiner or self.script
         self._offload = offload
         self._adapt = adapt
@@ -80,6 +84,7 @@ class Node:
             policy=DirectionPolicy(managed_domains=tuple(Domain.parse(text) for text in managed)),
             anchors=anchors,
             purge_interval=interval,
+            address=f"{name}.example.org:7640",
         )
         self._running: asyncio.Task[None] | None = None
         self._cache: KeyCache | None = None
@@ -91,7 +96,15 @@ class Node:
 
     async def start(self) -> None:
         """Returns when lookups work, and writes as far as the log takes them. Raises what ends the node before that."""
-        ports = Ports(log=self.log, replica=self.replica, examiner=self._examiner, clock=self.clock, offload=self._offload)
+        ports = Ports(
+            log=self.log,
+            replica=self.replica,
+            outbox=self.outbox,
+            examiner=self._examiner,
+            clock=self.clock,
+            offload=self._offload,
+            presence=self.presence,
+        )
         self._cache = build(ports, self._facts, on_removed=self.removed.append)
         self._adapt(self._cache)
         ready = asyncio.Event()

@@ -1,6 +1,7 @@
 """Going on after a refusal (`domain.restart`): an administrator's word, and the only way on which a replica is given up.
 
-MERGE brings what is here into the log, DISCARD forgets it. Either ends with the replicator taking the log as it then is.
+MERGE brings what is here into the log, DISCARD forgets it. What waits in the outbox is delivered after a merge, as ever, and forgotten
+with a discard, BEFORE the log is followed and the delivery could take it up. Either ends with the replicator taking the log as it then is.
 
 ORDER: everything is in the log BEFORE the replica is replaced, and nothing but the log says how far a merge came. So one that breaks
 off anywhere leaves the replica and the refusal as they were; begun anew, it finds what it brought and goes on from there.
@@ -37,7 +38,7 @@ from keycache.domain.log import (
 )
 from keycache.domain.merge import join_entries
 from keycache.domain.names import ClusterIdentity, Fingerprint
-from keycache.domain.ports import EntryLog, EntryQuery, Examiner, Replica, SortBy
+from keycache.domain.ports import EntryLog, EntryQuery, Examiner, Offload, Outbox, Replica, SortBy
 from keycache.domain.restart import Action, RestartReport, Way
 from keycache.domain.retention import expires_at, is_expired, lasting
 from keycache.domain.settings import Settings, Timeouts
@@ -117,6 +118,8 @@ class Resolving:
         examiner: Examiner,
         timekeeper: Timekeeper,
         journal: Journal,
+        outbox: Outbox,
+        offload: Offload,
     ) -> None:
         """`log`: the log itself, which takes writes that the gate of the flows does not let through yet."""
         self._log = log
@@ -127,6 +130,8 @@ class Resolving:
         self._examiner = examiner
         self._timekeeper = timekeeper
         self._journal = journal
+        self._outbox = outbox
+        self._offload = offload
         self._turn = asyncio.Lock()
 
     async def resolve(
@@ -164,6 +169,7 @@ class Resolving:
             compare, puts = {SETTINGS: ABSENT}, {SETTINGS: self._settings_record(), **puts}
         if not isinstance(await self._log.commit(Transaction(compare=compare, puts=puts)), Committed):
             raise Conflict("The log was changed by somebody else just now.", hint="Look again, then try again.")
+        await self._offload(self._outbox.clear)
         await self._replicator.take(identity)
         return self._resolved(Way.DISCARD, _Tally(brought=count), survey, identity)
 

@@ -212,7 +212,7 @@ class Replicator:
         await self._follow(survey.head)
 
     async def _relist(self, identity: ClusterIdentity) -> None:
-        """Pages flow from the log into the one transaction of the replica as it asks for them: memory holds one page."""
+        """Pages flow from the log into the one transaction of the replica as it asks for them: memory holds a few."""
         async with contextlib.aclosing(Pull(self._pages(), asyncio.get_running_loop())) as pull:
             revision = await pull.start()
             await self._offload(self._replica.replace, pull, Cursor(identity=identity, revision=revision))
@@ -286,11 +286,11 @@ class Replicator:
         for change in changes:
             if isinstance(change, EntryChange):
                 watched = Watched(
-                    kind="REMOVED" if change.entry is None else "UPDATED",
+                    kind="REMOVED" if change.facts is None else "UPDATED",
                     revision=change.revision,
                     protocol=change.protocol,
                     fingerprint=change.fingerprint.text,
-                    addresses=() if change.entry is None else tuple(a.text for a in change.entry.key.addresses),
+                    addresses=() if change.facts is None else change.facts.addresses,
                 )
                 for reader in self._readers:
                     reader.put(watched)
