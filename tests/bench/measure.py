@@ -124,28 +124,18 @@ def harvest(scratch: Path) -> None:
 
 
 def million(scratch: Path) -> None:
-    """A million entries: memory of its own, time from starting the process to the first answered lookup, database size."""
-    data_dir = scratch / "node"
-    began = time.monotonic()
-    nodes.fill(data_dir, 1_000_000)
-    print(f"  filling the log                 {time.monotonic() - began:8.1f} s")
-    with nodes.node(data_dir) as first:
-        print(f"  first start (lists everything)  {first.seconds_to_first_answer:8.1f} s to the first answer")
-    with nodes.node(data_dir) as second:
-        print(f"  next start                      {second.seconds_to_first_answer:8.2f} s to the first answer")
-        uvloop.run(_touch(data_dir, second.target))
-        print(f"  memory of its own               {nodes.own_memory(second.pid) / 1e6:8.0f} MB after 20,000 lookups")
-    size = sum(file.stat().st_size for file in data_dir.iterdir() if file.is_file())
-    print(f"  database (log and replica)      {size / 1e6:8.0f} MB")
+    """A million entries (KEYCACHE_BENCH_ENTRIES: another number), alone: the first sync beside a bare paged list of the log and a bare
+    bulk insert of the same rows; memory of a node's own, start to the first answer, size on disk."""
+    import sync
+
+    sync.alone(scratch)
 
 
-async def _touch(data_dir: Path, target: str) -> None:
-    chance = random.Random(SEED)
-    async with nodes.channel(data_dir, target) as channel:
-        call = channel.unary_unary("/keycache.v1.KeyCache/BatchLookup")
-        for _ in range(200):
-            addresses = [nodes.address(chance.randrange(1_000_000)) for _ in range(BATCH)]
-            await call(cache_pb2.BatchLookupRequest(addresses=addresses).SerializeToString())
+def joiner(scratch: Path) -> None:
+    """The same with the log on etcd."""
+    import sync
+
+    sync.joining(scratch)
 
 
 def visibility(scratch: Path) -> None:
@@ -170,7 +160,7 @@ def thrift(scratch: Path) -> None:
 
 
 MEASURES: dict[str, Callable[[Path], None]] = {
-    one.__name__: one for one in (lookup, harvest, million, visibility, thrift, outage)
+    one.__name__: one for one in (lookup, harvest, million, joiner, visibility, thrift, outage)
 }
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -23,6 +23,7 @@ from keycache.codec import encode_entry, encode_settings
 from keycache.domain.entry import Entry, Key, Origin, Protocol, Sighting, Trust
 from keycache.domain.log import ABSENT, SETTINGS, Committed, Transaction, entry_key
 from keycache.domain.names import EmailAddress, Fingerprint
+from keycache.domain.ports import EntryLog
 from keycache.domain.settings import Settings
 from keycache.store import open_store
 
@@ -30,7 +31,9 @@ KEYCACHE = Path(sys.executable).with_name("keycache")
 MATERIAL_BYTES = 1_400
 """With addresses and times about 1.5 KB a record: the answer's size that FACTS 4 measured with."""
 
-PUTS = 1_000
+PUTS = 100
+IN_FLIGHT = 16
+"""Entries in one transaction, of which etcd takes 127, and transactions at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,9 @@ class RunningNode:
     seconds_to_first_answer: float
     """From starting the process to the first answered lookup."""
 
+    peak_memory: int
+    """Most bytes of memory of its own until then."""
+
 
 def address(number: int) -> str:
     return f"person{number}@company{number % 5_000}.example"
@@ -47,36 +53,42 @@ def address(number: int) -> str:
 
 def fill(data_dir: Path, count: int, *, seed: int = 1) -> None:
     """Put `count` entries into a new data directory's log; the node's first start lists them into its replica."""
-    asyncio.run(_fill(data_dir, count, random.Random(seed)))
-
-
-async def _fill(data_dir: Path, count: int, chance: random.Random) -> None:
     store = open_store(data_dir)
-    now = SystemClock().now()
-    result = await store.log.commit(Transaction(compare={SETTINGS: ABSENT}, puts={SETTINGS: encode_settings(Settings())}))
-    assert isinstance(result, Committed)
-    for start in range(0, count, PUTS):
-        puts = {}
-        for number in range(start, min(start + PUTS, count)):
-            at = now - timedelta(seconds=chance.randrange(86_400 * 400))
-            entry = Entry(
-                key=Key(
-                    protocol=Protocol.SMIME,
-                    fingerprint=Fingerprint(chance.randbytes(32).hex()),
-                    material=chance.randbytes(MATERIAL_BYTES),
-                    addresses=(EmailAddress(address(number)),),
-                    names=(f"CN=Person {number}",),
-                    trust=Trust.ANCHORED,
-                    not_before=now - timedelta(days=500),
-                    not_after=now + timedelta(days=500),
-                    evidence_at=at,
-                    algorithm="RSA 2048",
-                ),
-                sightings=(Sighting(origin=Origin.HARVESTED, source="<bench@example>", cached_at=at, refreshed_at=at),),
-            )
-            puts[entry_key(entry.key.protocol, entry.key.fingerprint)] = encode_entry(entry)
-        await store.log.commit(Transaction(compare={}, puts=puts))
+    asyncio.run(fill_log(store.log, count, seed=seed))
     store.close()
+
+
+async def fill_log(log: EntryLog, count: int, *, seed: int = 1) -> None:
+    """A log that holds nothing yet."""
+    chance, now = random.Random(seed), SystemClock().now()
+    result = await log.commit(Transaction(compare={SETTINGS: ABSENT}, puts={SETTINGS: encode_settings(Settings())}))
+    assert isinstance(result, Committed)
+    for first in range(0, count, PUTS * IN_FLIGHT):
+        numbers = range(first, min(first + PUTS * IN_FLIGHT, count))
+        puts = [_record(number, now, chance) for number in numbers]
+        await asyncio.gather(
+            *(log.commit(Transaction(compare={}, puts=dict(puts[start : start + PUTS]))) for start in range(0, len(puts), PUTS))
+        )
+
+
+def _record(number: int, now: datetime, chance: random.Random) -> tuple[str, bytes]:
+    at = now - timedelta(seconds=chance.randrange(86_400 * 400))
+    entry = Entry(
+        key=Key(
+            protocol=Protocol.SMIME,
+            fingerprint=Fingerprint(chance.randbytes(32).hex()),
+            material=chance.randbytes(MATERIAL_BYTES),
+            addresses=(EmailAddress(address(number)),),
+            names=(f"CN=Person {number}",),
+            trust=Trust.ANCHORED,
+            not_before=now - timedelta(days=500),
+            not_after=now + timedelta(days=500),
+            evidence_at=at,
+            algorithm="RSA 2048",
+        ),
+        sightings=(Sighting(origin=Origin.HARVESTED, source="<bench@example>", cached_at=at, refreshed_at=at),),
+    )
+    return entry_key(entry.key.protocol, entry.key.fingerprint), encode_entry(entry)
 
 
 @contextmanager
@@ -102,15 +114,18 @@ def node(
     run_file.unlink(missing_ok=True)
     began = time.monotonic()
     process = subprocess.Popen([KEYCACHE, "serve", "--data-dir", str(data_dir)], env=environment)
+    peak = 0
     try:
         while not run_file.exists():
+            peak = max(peak, own_memory(process.pid))
             if process.poll() is not None or time.monotonic() - began > limit_seconds:
                 raise SystemExit(f"the node did not start (exit code {process.poll()})")
-            time.sleep(0.005)
+            time.sleep(0.01)
         target = json.loads(run_file.read_bytes())["grpc"]
         if lookup:
             asyncio.run(_first_answer(data_dir, target))
-        yield RunningNode(pid=process.pid, target=target, seconds_to_first_answer=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        yield RunningNode(pid=process.pid, target=target, seconds_to_first_answer=seconds, peak_memory=peak)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -140,7 +155,7 @@ def own_memory(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
-    raise LookupError("RssAnon")
+    return 0  # it has ended
 
 
 def processor_seconds(pid: int) -> float:
