@@ -53,30 +53,43 @@ class EtcdLog:
         return self._bound
 
     async def survey(self, keys: Sequence[str] = (), *, since: Revision = ABSENT) -> Survey:
-        """One read, and one more for each further SURVEY_KEYS keys at its revision, and one at `since`. Linearizable."""
+        """One read, and one more for each further SURVEY_KEYS keys at its revision, and as many at `since`. Linearizable."""
         first, *more = transactions.chunks(keys, SURVEY_KEYS) or [()]
         own = transactions.get(self._keys.identity)
         answer = await self._read([own, *(transactions.get(self._keys.encode(key)) for key in first)])
         head = Revision(answer.value.header.revision)
         found, *responses = answer.value.responses
         for chunk in more:
-            ranges = [transactions.get(self._keys.encode(key), revision=head) for key in chunk]
-            responses += (await self._read(ranges, asked=head)).value.responses
-        records = [transactions.records_of(self._keys, one.response_range.kvs) for one in responses]
+            responses += await self._at(head, chunk)
         identity = transactions.records_of(self._keys, found.response_range.kvs)
+        then = await self._then(keys, since) if 0 < since <= head else None
         return Survey(
             identity=ClusterIdentity(identity[0].value.decode(errors="replace")) if identity else None,
             head=self._horizon.name(head),
-            compacted=0 < since <= head and await self._is_compacted(since),
-            records={key: one[0] if one else None for key, one in zip(keys, records, strict=True)},
+            compacted=then is None and 0 < since <= head,
+            records=self._named(keys, responses),
+            then=then,
         )
 
-    async def _is_compacted(self, since: Revision) -> bool:
+    async def _then(self, keys: Sequence[str], since: Revision) -> dict[str, Record | None] | None:
+        """As they were at that revision; None if etcd has let it go."""
         try:
-            await self._read([transactions.get(self._keys.identity, revision=since, keys_only=True)], asked=since)
+            responses = [
+                one
+                for chunk in transactions.chunks(keys, SURVEY_KEYS) or [()]
+                for one in (await self._at(since, [IDENTITY, *chunk]))[1:]
+            ]
         except LogCompacted:
-            return True
-        return False
+            return None
+        return self._named(keys, responses)
+
+    async def _at(self, revision: Revision, keys: Sequence[str]) -> list[Any]:
+        ranges = [transactions.get(self._keys.encode(key), revision=revision) for key in keys]
+        return list((await self._read(ranges, asked=revision)).value.responses)
+
+    def _named(self, keys: Sequence[str], responses: Sequence[Any]) -> dict[str, Record | None]:
+        records = [transactions.records_of(self._keys, one.response_range.kvs) for one in responses]
+        return {key: one[0] if one else None for key, one in zip(keys, records, strict=True)}
 
     def bind(self, identity: ClusterIdentity) -> None:
         if self._bound not in {None, identity}:
