@@ -8,6 +8,7 @@ Whatever revision this log names to anybody, its watches come to it (`watch.Hori
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
@@ -131,10 +132,11 @@ class EtcdLog:
         the revision meanwhile."""
         identity = self.identity
         start, size, head = self._keys.first, page_size, Revision(0)
+        end, further = self._keys.end, collections.deque[bytes]()
         while True:
             ranges = [
                 transactions.get(self._keys.identity, revision=head),
-                rpc.RangeRequest(key=start, range_end=self._keys.end, limit=size, revision=head, keys_only=keys_only),
+                rpc.RangeRequest(key=start, range_end=end, limit=size, revision=head, keys_only=keys_only),
             ]
             try:
                 answer = await self._read(ranges, seconds=PAGE_SECONDS, total_seconds=2 * PAGE_SECONDS, asked=head)
@@ -143,16 +145,23 @@ class EtcdLog:
                     raise
                 size = max(1, size // 4)
                 continue
-            if not head:
+            is_first = not head
+            if is_first:
                 head = self._horizon.name(Revision(answer.value.header.revision))
             transactions.check_identity(transactions.first_of(answer.value, self._keys), identity)
             found = answer.value.responses[1].response_range
             records = tuple(self._records(found.kvs))
-            if records or start == self._keys.first:
+            if records or is_first:
                 yield Page(revision=head, records=records)
-            if not found.more:
+            if found.more:
+                start = found.kvs[-1].key + b"\0"
+                if is_first:
+                    further.extend(cut for cut in (*self._keys.cuts(found.count), end) if cut > start)
+                    end = further.popleft()
+            elif further:
+                start, end = end, further.popleft()
+            else:
                 return
-            start = found.kvs[-1].key + b"\0"
 
     async def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
         """Batches are empty when there was nothing to tell for some seconds, or only what others wrote. Ends when the log is closed."""
