@@ -7,6 +7,7 @@ The log may be any that implements `EntryLog`: it is opened anew for each step, 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import sqlite3
@@ -99,6 +100,9 @@ def joining(scratch: Path) -> None:
                 await nodes.fill_log(log, ENTRIES)
 
         uvloop.run(fill())
+        (status,) = json.loads(etcd.etcdctl("endpoint", "status", "-w", "json"))
+        size = status["Status"]["dbSizeInUse"]
+        print(f"  etcd's database {size / 1e6:7.0f} MB in use: {ENTRIES / size * 2**30:,.0f} entries a GiB", flush=True)
         _compare(open_log, scratch)
         (scratch / "node").mkdir(mode=0o700)
         _run_nodes(scratch / "node", endpoints=etcd.endpoints, cluster=NAME)

@@ -89,7 +89,6 @@ async def test_under_faults_nothing_acknowledged_is_lost_and_all_nodes_agree_in_
         await administrator.change(LONG, made.nodes[0])
         await made.settled()
         await check(made, ledger)
-        assert len(done) > 1
         assert len(ledger.of(State.KEPT)) > 10
         assert all(looker.answers for looker in lookers), "nobody looked"
 

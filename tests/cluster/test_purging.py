@@ -10,11 +10,17 @@ from pathlib import Path
 
 from keycache.domain.entry import Origin
 from keycache.v1 import admin_pb2
-from support.cluster import ClusterNode, cluster
+from support.cluster import Cluster, ClusterNode, cluster
 from support.scenario import Running, eventually, present
 from support.scenario_people import people
 
 HOUR, DAY, MINUTE, SECOND = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1), timedelta(seconds=1)
+
+
+async def agreed_purger(made: Cluster) -> str | None:
+    """Whom all nodes that run name; none while they differ."""
+    told = {(await node.running.status()).cluster.purger for node in made.up}
+    return told.pop() or None if len(told) == 1 else None
 
 
 async def test_what_expires_is_removed_once_by_the_one_purger_and_gone_everywhere(tmp_path: Path) -> None:
@@ -27,8 +33,8 @@ async def test_what_expires_is_removed_once_by_the_one_purger_and_gone_everywher
         for node in made.nodes:
             await node.running.until(lambda status: (status.entries.live, status.entries.expired) == (10, 0))
             assert set(await node.running.export()) == {one.fingerprint for one in young}
+        await eventually(lambda: agreed_purger(made))
         statuses = [await node.running.status() for node in made.nodes]
-        assert len({status.cluster.purger for status in statuses}) == 1, "all agree who purges"
         assert [status.purge.last_sweep_removed > 0 for status in statuses].count(True) <= 1, "the others did not sweep"
         members = await made.node(0).members()
         assert [member.purger for member in members.values()].count(True) == 1
@@ -37,12 +43,7 @@ async def test_what_expires_is_removed_once_by_the_one_purger_and_gone_everywher
 async def test_the_purger_killed_another_takes_its_place(tmp_path: Path) -> None:
     async with cluster(tmp_path) as made:
         await made.node(0).settle(imported=HOUR)
-
-        async def chosen() -> str | None:
-            told = {node.running.node.run_file["pid"]: (await node.running.status()).cluster.purger for node in made.up}
-            return told.popitem()[1] if len(set(told.values())) == 1 and all(told.values()) else None
-
-        label = await eventually(chosen)
+        label = await eventually(lambda: agreed_purger(made))
         ids = {(await node.running.status()).node_id: node for node in made.nodes}
         purging = next(node for node_id, node in ids.items() if node_id[:8] in label)
         await purging.kill()
@@ -51,7 +52,7 @@ async def test_the_purger_killed_another_takes_its_place(tmp_path: Path) -> None
         await survivor.import_lines([one.line({Origin.IMPORTED: HOUR - SECOND}, present()) for one in old])
         for node in made.up:
             await node.running.until(lambda status: (status.entries.live, status.entries.expired) == (0, 0))
-        assert await eventually(chosen) != label
+        assert await eventually(lambda: agreed_purger(made)) != label
         await purging.start()
         await made.settled()
 

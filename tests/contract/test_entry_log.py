@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -257,7 +258,8 @@ async def test_a_listing_of_keys_leaves_the_values_out_and_tells_the_revisions(l
 async def test_a_survey_tells_whose_log_it_is_how_far_it_is_and_what_stands_in_it(log: EntryLog) -> None:
     first = await committed(log, put(a=b"1"))
     second = await committed(log, Transaction(compare={}, puts={"b": b"2", "c": b"3"}))
-    assert await log.survey(["c", "nothing", "a"], since=first) == Survey(
+    survey = await log.survey(["c", "nothing", "a"], since=first)
+    assert replace(survey, then=None) == Survey(
         identity=log.identity,
         head=second,
         compacted=False,
@@ -267,6 +269,8 @@ async def test_a_survey_tells_whose_log_it_is_how_far_it_is_and_what_stands_in_i
             "a": Record(key="a", value=b"1", mod_revision=first),
         },
     )
+    past = {"c": None, "nothing": None, "a": Record(key="a", value=b"1", mod_revision=first)}
+    assert survey.then in (None, past), "what stood there then, by a log that knows"
     assert await log.survey() == Survey(identity=log.identity, head=second, compacted=False, records={})
 
 

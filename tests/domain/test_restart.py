@@ -108,6 +108,29 @@ WENT_BACK = {
 }
 
 
+def remembered(revisions: Mapping[str, int]) -> Survey:
+    """A log that still knows what it held at our cursor: what we hold, but for these."""
+    return replace(found({ENTRY: 0}), then=found(revisions).records)
+
+
+@pytest.mark.parametrize("revisions", [{ENTRY: 0}, {ENTRY: 12}, {OWN: 0}, {SETTINGS: 1}])
+def test_a_log_that_never_held_at_our_cursor_what_we_have_seen_of_it_went_back_however_far_it_is_now(
+    revisions: dict[str, int],
+) -> None:
+    report = judged(known(), remembered(revisions))
+    assert report.action is Action.REFUSE
+    assert "at revision 50 it did not hold" in report.reason
+
+
+def test_a_log_that_held_at_our_cursor_what_we_have_seen_is_followed_whatever_became_of_it_since() -> None:
+    assert judged(known(), remembered({})).action is Action.RESUME
+    assert judged(known(), remembered({ENTRY: 50})).action is Action.RESUME, (
+        "a change that we missed is the comparison's to find"
+    )
+    newer = known(tips={**TIPS, ENTRY: Revision(51)})  # applied while the cursor was read
+    assert judged(newer, replace(found({ENTRY: 51}), then=found({ENTRY: 0}).records)).action is Action.RESUME
+
+
 @pytest.mark.parametrize(("node", "survey", "reason"), WENT_BACK.values(), ids=WENT_BACK)
 @pytest.mark.parametrize("compacted", [False, True])
 def test_our_log_that_went_back_in_time_is_refused(node: Known, survey: Survey, reason: str, compacted: bool) -> None:

@@ -39,3 +39,13 @@ def test_what_is_no_record_of_ours_has_no_name(key: bytes) -> None:
 def test_a_name_that_would_leave_its_place_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput):
         KeySpace(name)
+
+
+@pytest.mark.parametrize(
+    ("count", "digits"), [(0, 0), (8_192, 0), (8_193, 1), (65_536, 1), (65_537, 2), (1_000_000, 2), (2_000_000, 3)]
+)
+def test_a_long_listing_is_cut_so_that_no_stretch_is_long(count: int, digits: int) -> None:
+    cuts = KEYS.cuts(count)
+    assert cuts == sorted(set(cuts))
+    assert len(cuts) == (2 * 16**digits if digits else 0)
+    assert all(KEYS.first < cut < KEYS.end for cut in cuts)

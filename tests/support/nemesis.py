@@ -21,6 +21,9 @@ HOLD = ((0.3, 2.5), (0.3, 2.5), (5.0, 8.0))
 """Seconds that a fault lasts. etcd elects a leader after 1 to 2 s, a node gives a call up after 5 and calls a log silent after 6: some
 faults are over before anybody noticed, and some are not."""
 
+FEWEST = 3
+"""Faults of a run, however slow the machine."""
+
 SHORT_OF_BOUND, BEYOND = timedelta(seconds=40), (timedelta(minutes=10), timedelta(hours=3), timedelta(days=40))
 
 
@@ -131,11 +134,11 @@ async def sets_a_clock(cluster: Cluster, chance: random.Random) -> None:
 
 
 async def torment(cluster: Cluster, faults: Sequence[Fault], chance: random.Random, seconds: float) -> list[str]:
-    """Faults, one or two at a time, each healed, for so long; what was done."""
+    """Faults, one or two at a time, each healed, for so long and FEWEST at least; what was done."""
     done: list[str] = []
     bag: list[Fault] = []
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or len(done) < FEWEST:
         for _ in range(1 if chance.random() < 0.7 else 2):
             if not bag:  # each has its turn, in ever new order
                 bag = chance.sample(faults, len(faults))

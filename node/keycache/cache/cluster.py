@@ -124,9 +124,8 @@ class ClusterDesk:
         """Things an administrator should know, as sentences."""
         told = []
         if self._replicator.state is LinkState.REFUSED:
-            told.append(
-                "This node does not take its log as it is. Run 'keycache cluster check', which says why and what to do."
-            )
+            report = self._replicator.report
+            told.append("This node does not take its log as it is." if report is None else report.hint)
         told.extend(self.advice)
         if self._roster.has_double:
             told.append(

@@ -92,13 +92,15 @@ class Survey:
     """A log looked at before anything of it is believed, all at one revision.
 
     `identity` None: nobody has founded it. `compacted`: what came after the revision asked for is not held in full any more.
-    `records`: of the keys asked for (None: absent).
+    `records`: of the keys asked for (None: absent). `then`: the same as they were at the revision asked for; None where the log keeps
+    no older values, or has let them go.
     """
 
     identity: ClusterIdentity | None
     head: Revision
     compacted: bool
     records: Mapping[str, Record | None]
+    then: Mapping[str, Record | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,7 @@ def join_entries(ours: Entry, theirs: Entry) -> Entry:
         key=join_keys(ours.key, theirs.key),
         sightings=join_sightings(ours.sightings, theirs.sightings),
         history=tuple(history[-HISTORY_LIMIT:]),
+        extra=ours.extra or theirs.extra,
     )
 
 
@@ -111,7 +112,9 @@ def join_sightings(first: Iterable[Sighting], second: Iterable[Sighting]) -> tup
             by_origin[sighting.origin] = sighting
             continue
         later = max(other, sighting, key=lambda one: (one.refreshed_at, one.source))
-        by_origin[sighting.origin] = replace(later, cached_at=min(other.cached_at, sighting.cached_at))
+        by_origin[sighting.origin] = replace(
+            later, cached_at=min(other.cached_at, sighting.cached_at), extra=later.extra or other.extra or sighting.extra
+        )
     return tuple(by_origin[origin] for origin in Origin if origin in by_origin)
 
 

@@ -1,6 +1,6 @@
 """What the flows need from the world, named by role. Adapters implement these and never import each other.
 
-Fakes that ship: `store.memory` (log and replica), `clock.ManualClock`. Each passes the same contract suite as the real thing.
+Fakes that ship: `store.memory` (log, replica and outbox), `clock.ManualClock`. Each passes the same contract suite as the real thing.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ The questions, in their order, each with its reason:
    - its head is before our cursor;
    - a record we hold (settings, what any node wrote while it was well, the newest entries) is there in an OLDER revision, which
      shows even after the head has passed us again;
+   - a record we hold was not there, or only in an older revision, when the log was at our cursor (where it still knows its past);
    - what this node itself wrote is not there, and nobody else removes that;
    - a comparison of the whole (`replication.reconciler`) missed unexpired entries that nobody has removed.
    If it is ours and went forward: RESUME, or RELIST where it does not hold all changes since our cursor any more.
@@ -168,6 +169,11 @@ def _went_back(known: Known, survey: Survey) -> str:
         if record is not None and record.mod_revision < revision:
             older = f"its record {key} is of revision {record.mod_revision}, and this node has seen {revision}"
             return f"The log went back in time: {older}."
+        if survey.then is not None and revision <= known.cursor.revision:
+            past = survey.then.get(key)
+            if past is None or past.mod_revision < revision:
+                at = known.cursor.revision
+                return f"The log went back in time: at revision {at} it did not hold {key} as this node has seen it."
     if known.witness in known.tips and survey.records.get(known.witness) is None:
         return "The log went back in time: what this node wrote there is missing."
     if known.missing:

@@ -8,6 +8,7 @@ Whatever revision this log names to anybody, its watches come to it (`watch.Hori
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
@@ -53,30 +54,43 @@ class EtcdLog:
         return self._bound
 
     async def survey(self, keys: Sequence[str] = (), *, since: Revision = ABSENT) -> Survey:
-        """One read, and one more for each further SURVEY_KEYS keys at its revision, and one at `since`. Linearizable."""
+        """One read, and one more for each further SURVEY_KEYS keys at its revision, and as many at `since`. Linearizable."""
         first, *more = transactions.chunks(keys, SURVEY_KEYS) or [()]
         own = transactions.get(self._keys.identity)
         answer = await self._read([own, *(transactions.get(self._keys.encode(key)) for key in first)])
         head = Revision(answer.value.header.revision)
         found, *responses = answer.value.responses
         for chunk in more:
-            ranges = [transactions.get(self._keys.encode(key), revision=head) for key in chunk]
-            responses += (await self._read(ranges, asked=head)).value.responses
-        records = [transactions.records_of(self._keys, one.response_range.kvs) for one in responses]
+            responses += await self._at(head, chunk)
         identity = transactions.records_of(self._keys, found.response_range.kvs)
+        then = await self._then(keys, since) if 0 < since <= head else None
         return Survey(
             identity=ClusterIdentity(identity[0].value.decode(errors="replace")) if identity else None,
             head=self._horizon.name(head),
-            compacted=0 < since <= head and await self._is_compacted(since),
-            records={key: one[0] if one else None for key, one in zip(keys, records, strict=True)},
+            compacted=then is None and 0 < since <= head,
+            records=self._named(keys, responses),
+            then=then,
         )
 
-    async def _is_compacted(self, since: Revision) -> bool:
+    async def _then(self, keys: Sequence[str], since: Revision) -> dict[str, Record | None] | None:
+        """As they were at that revision; None if etcd has let it go."""
         try:
-            await self._read([transactions.get(self._keys.identity, revision=since, keys_only=True)], asked=since)
+            responses = [
+                one
+                for chunk in transactions.chunks(keys, SURVEY_KEYS) or [()]
+                for one in (await self._at(since, [IDENTITY, *chunk]))[1:]
+            ]
         except LogCompacted:
-            return True
-        return False
+            return None
+        return self._named(keys, responses)
+
+    async def _at(self, revision: Revision, keys: Sequence[str]) -> list[Any]:
+        ranges = [transactions.get(self._keys.encode(key), revision=revision) for key in keys]
+        return list((await self._read(ranges, asked=revision)).value.responses)
+
+    def _named(self, keys: Sequence[str], responses: Sequence[Any]) -> dict[str, Record | None]:
+        records = [transactions.records_of(self._keys, one.response_range.kvs) for one in responses]
+        return {key: one[0] if one else None for key, one in zip(keys, records, strict=True)}
 
     def bind(self, identity: ClusterIdentity) -> None:
         if self._bound not in {None, identity}:
@@ -118,10 +132,11 @@ class EtcdLog:
         the revision meanwhile."""
         identity = self.identity
         start, size, head = self._keys.first, page_size, Revision(0)
+        end, further = self._keys.end, collections.deque[bytes]()
         while True:
             ranges = [
                 transactions.get(self._keys.identity, revision=head),
-                rpc.RangeRequest(key=start, range_end=self._keys.end, limit=size, revision=head, keys_only=keys_only),
+                rpc.RangeRequest(key=start, range_end=end, limit=size, revision=head, keys_only=keys_only),
             ]
             try:
                 answer = await self._read(ranges, seconds=PAGE_SECONDS, total_seconds=2 * PAGE_SECONDS, asked=head)
@@ -130,16 +145,23 @@ class EtcdLog:
                     raise
                 size = max(1, size // 4)
                 continue
-            if not head:
+            is_first = not head
+            if is_first:
                 head = self._horizon.name(Revision(answer.value.header.revision))
             transactions.check_identity(transactions.first_of(answer.value, self._keys), identity)
             found = answer.value.responses[1].response_range
             records = tuple(self._records(found.kvs))
-            if records or start == self._keys.first:
+            if records or is_first:
                 yield Page(revision=head, records=records)
-            if not found.more:
+            if found.more:
+                start = found.kvs[-1].key + b"\0"
+                if is_first:
+                    further.extend(cut for cut in (*self._keys.cuts(found.count), end) if cut > start)
+                    end = further.popleft()
+            elif further:
+                start, end = end, further.popleft()
+            else:
                 return
-            start = found.kvs[-1].key + b"\0"
 
     async def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
         """Batches are empty when there was nothing to tell for some seconds, or only what others wrote. Ends when the log is closed."""
