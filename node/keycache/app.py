@@ -30,7 +30,7 @@ from keycache.cache.results import NodeStatus
 from keycache.clock import SystemClock
 from keycache.config import Cluster, Config, Endpoint
 from keycache.domain.capacity import advise
-from keycache.domain.errors import KeycacheError, LogUnavailable
+from keycache.domain.errors import KeycacheError
 from keycache.domain.names import NodeId
 from keycache.etcd.client import EtcdClient
 from keycache.etcd.connection import EtcdTls
@@ -216,7 +216,7 @@ async def _watch(node: _Node, quota: int, clock: SystemClock) -> None:
         seen = await node.shared.monitor.endpoints()
         node.cache.cluster.endpoints = tuple(replace(one, quota_bytes=one.quota_bytes or quota) for one in seen)
         keeps_history = False
-        with contextlib.suppress(LogUnavailable):
+        with contextlib.suppress(KeycacheError):
             keeps_history = await node.shared.monitor.keeps_history()
         node.cache.cluster.advice = advise(node.cache.cluster.endpoints, keeps_history=keeps_history)
         link = node.cache.replicator.state

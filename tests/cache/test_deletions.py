@@ -247,3 +247,16 @@ async def test_a_deletion_record_is_no_hindrance_once_it_is_trimmed_or_older() -
         await a.mended()
         await a.deliver()
         assert set(await b.in_log()) == {fingerprint_of(number).text for number in (1, 2)}
+
+
+async def test_a_key_that_waits_with_a_stamp_from_a_clock_that_was_ahead_is_deleted_like_any_other() -> None:
+    async with cluster() as (a, b):
+        a.line.cut()
+        a.clock.step(timedelta(hours=1))
+        await harvest(a, make_key(1))
+        a.clock.step(timedelta(hours=-1))
+        await a.mended()
+        await a.cache.entries.delete(fingerprint_of(1).text, "anna")
+        assert (a.outbox.count, a.answered("user1@example.org")) == (0, [])
+        await a.deliver()
+        assert fingerprint_of(1).text not in await b.in_log()

@@ -15,12 +15,13 @@ from keycache.cache.delivery import BATCH, BATCH_BYTES
 from keycache.codec import encode_entry
 from keycache.domain.entry import Defect, Origin, Protocol, Trust
 from keycache.domain.errors import ForeignLog, KeycacheError, LogFull, LogUnavailable, StoreError
-from keycache.domain.log import CHAIN, ENTRIES, Transaction, entry_key
+from keycache.domain.log import CHAIN, ENTRIES, Survey, Transaction, entry_key
 from keycache.domain.outbox import Pending
 from keycache.domain.verdict import Verdict
+from keycache.replication.link import LinkState
 from keycache.store.memory import MemoryOutbox
 from support.entries import T0, fingerprint_of, make_entry, make_key, make_sighting, record_of
-from support.lines import LONGEST_WAIT, Member, Once, cluster, idle
+from support.lines import Member, Once, cluster, idle
 from support.node import ENVELOPE, Node, eventually
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -90,13 +91,13 @@ async def test_it_goes_by_itself_when_the_log_is_back_and_failures_are_waited_fo
     async with cluster(delivers=True) as (a, b):
         a.line.cut()
         await harvest(a, make_key(1))
-        for error in (LogFull("Full."), ForeignLog("Another one."), None):
-            await idle()
-            assert a.outbox.count == 1
+        await a.until(LinkState.SERVE_ONLY)
+        for error in (LogFull("Full."), ForeignLog("Another one.")):
+            a.line.failing, asked = error, a.line.asked
             a.line.mend()
-            a.line.failing = error
-            a.clock.advance(LONGEST_WAIT)
-            await idle()
+            await eventually(lambda asked=asked: a.line.asked > asked + 6)
+            assert a.outbox.count == 1
+        a.line.failing = None
         await eventually(lambda: a.outbox.count == 0)
         await b.settle()
         assert b.answered("user1@example.org") == texts(1)
@@ -375,3 +376,27 @@ async def test_an_entry_that_others_write_over_and_over_has_its_turn_later() -> 
         a.line.before = idle_step
         await a.deliver()
         assert a.outbox.count == 0
+
+
+async def test_whatever_log_and_disk_answer_the_node_goes_on() -> None:
+    """Also what no flow foresees: an etcd that refuses what it is asked."""
+    async with cluster(delivers=True) as (a, _):
+        refusing = KeycacheError("etcd refuses what it was asked.")
+
+        async def survey(*_asked: object, **_more: object) -> Survey:
+            raise refusing
+
+        a.line.cut()
+        await harvest(a, make_key(1))
+        await a.until(LinkState.SERVE_ONLY)
+        a.line.survey = survey  # type: ignore[method-assign]
+        a.line.mend()
+        await eventually(lambda: a.cache.replicator.reason == "etcd refuses what it was asked.")
+        assert a.answered("user1@example.org") == texts(1)
+        a.line.failing = refusing
+        del a.line.survey  # type: ignore[attr-defined]
+        await eventually(lambda: a.cache.replicator.connected)
+        await a.cache.purger.tick()
+        assert a.outbox.count == 1
+        a.line.failing = None
+        await eventually(lambda: a.outbox.count == 0)

@@ -26,7 +26,7 @@ from keycache.cache.resolving import Resolving
 from keycache.cache.results import NodeStatus
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
-from keycache.domain.errors import ForeignLog, StoreError, Unavailable
+from keycache.domain.errors import KeycacheError
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.membership import Witness
@@ -324,7 +324,7 @@ class KeyCache:
 
     async def _housekeeping(self) -> None:
         while True:
-            with contextlib.suppress(Unavailable, ForeignLog, StoreError):  # there is a next hour
+            with contextlib.suppress(KeycacheError):  # there is a next hour
                 await self.journal.trim()
                 await self._deletions.trim()
             await self._ports.clock.sleep(TRIM_SECONDS)

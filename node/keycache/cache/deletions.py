@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from keycache.cache.writer import Writer
 from keycache.codec import decode, deletion_from_wire, deletion_to_wire
 from keycache.domain.administration import Deletion
+from keycache.domain.entry import Entry
 from keycache.domain.errors import InvalidInput
 from keycache.domain.log import DELETIONS, Record, Transaction, deletion_key
+from keycache.domain.outbox import newest_sighting
 from keycache.domain.ports import Replica, StoredEntry
 from keycache.replication.timekeeper import Timekeeper
 from keycache.v1 import record_pb2
@@ -31,8 +34,17 @@ BATCH = 60
 
 def deletion_puts(removed: Iterable[StoredEntry], deletion: Deletion) -> dict[str, bytes]:
     """To be put in the removal's own transaction."""
-    value = deletion_to_wire(deletion).SerializeToString(deterministic=True)
-    return {deletion_key(one.entry.key.protocol, one.entry.key.fingerprint): value for one in removed}
+    return {
+        deletion_key(one.entry.key.protocol, one.entry.key.fingerprint): deletion_to_wire(
+            replace(deletion, at=counts_from(one.entry, deletion))
+        ).SerializeToString(deterministic=True)
+        for one in removed
+    }
+
+
+def counts_from(entry: Entry, deletion: Deletion) -> datetime:
+    """Never before what the administrator saw of the entry: a sighting stamped by a clock that is ahead is removed like any other."""
+    return max(deletion.at, newest_sighting(entry))
 
 
 def removed_at(record: Record | None) -> datetime | None:

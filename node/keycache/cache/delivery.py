@@ -25,7 +25,7 @@ from keycache.cache.writer import ATTEMPTS, VISIBLE_SECONDS, readable
 from keycache.codec import encode_entry
 from keycache.domain.administration import IssuerState
 from keycache.domain.entry import Key, Protocol, Trust
-from keycache.domain.errors import Conflict, ForeignLog, KeycacheError, RecordTooLarge, StoreError, Unavailable
+from keycache.domain.errors import Conflict, KeycacheError, RecordTooLarge, StoreError
 from keycache.domain.log import ABSENT, CHAIN, Committed, Record, Refuted, Transaction, deletion_key, entry_key
 from keycache.domain.names import Fingerprint, Revision
 from keycache.domain.outbox import Decision, Fate, Pending, delivery
@@ -34,6 +34,7 @@ from keycache.logs import get_logger
 from keycache.replication.replicator import RETRY_SECONDS, Offload, Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
+from keycache.replication.waiting import unless
 
 BATCH = 60
 """Entries in one transaction, each with two comparisons, and OPERATIONS in all: etcd takes 128 operations a list (FACTS 3), and the log
@@ -45,6 +46,9 @@ BATCH_BYTES = 1 << 20
 """Of the 1.5 MiB that etcd takes a request (FACTS 3); a larger record goes alone."""
 
 _log = get_logger(__name__)
+
+LOOK_SECONDS = 60.0
+"""How often the outbox is looked at that nobody said anything of: what lies there unseen is served here meanwhile."""
 
 
 Name = tuple[Protocol, Fingerprint]
@@ -120,21 +124,29 @@ class Delivery:
         while True:
             self._woken.clear()
             delivered = await self._try() if self._link_up() else 0
-            if self._outbox.count <= len(self._still_aside()):
+            if self._outbox.count <= self._aside_count():
                 attempt = 0
-                await self._woken.wait()
+                # 1. A mail is queued.  2. Its caller gives up while the disk writes.  3. Nobody is left to wake us. Hence: look again.
+                await unless(self._woken, self._clock.sleep(LOOK_SECONDS))
             elif delivered:
                 attempt = 0
             else:
                 await self._clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
                 attempt += 1
 
+    def _aside_count(self) -> int:
+        """None, while the disk does not say: then something may be to be done."""
+        try:
+            return len(self._still_aside())
+        except StoreError:
+            return -1
+
     async def _try(self) -> int:
         """As `deliver`; a failure is told in the log once, not at every attempt."""
         problem, delivered = "", 0
         try:
             delivered = await self.deliver()
-        except (Unavailable, ForeignLog, StoreError) as error:
+        except KeycacheError as error:
             problem = str(error)
         if problem and problem != self._told:
             _log.warning("the outbox cannot be delivered yet", waiting=self._outbox.count, problem=problem)

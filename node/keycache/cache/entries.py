@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import fields, replace
 from datetime import timedelta
 
-from keycache.cache.deletions import BATCH, deletion_puts
+from keycache.cache.deletions import BATCH, counts_from, deletion_puts
 from keycache.cache.journal import Journal
 from keycache.cache.results import Listed, PurgeResult
 from keycache.cache.writer import ATTEMPTS, Writer, audit_put
@@ -207,8 +207,11 @@ class Entries:
         """What waits of removed entries goes with them; else lookups here would find it until the delivery does."""
         if not self._outbox.count:
             return
-        waiting = (self._outbox.pending(one.entry.key.protocol, one.entry.key.fingerprint) for one in removed)
-        gone = [one for one in waiting if one is not None and newest_sighting(one.entry) <= deletion.at]
+        gone = []
+        for one in removed:
+            pending = self._outbox.pending(one.entry.key.protocol, one.entry.key.fingerprint)
+            if pending is not None and newest_sighting(pending.entry) <= counts_from(one.entry, deletion):
+                gone.append(pending)
         await self._offload(self._outbox.remove, gone)
 
     def _named(self, fingerprint: str) -> tuple[StoredEntry, ...]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from keycache.domain.errors import ForeignLog, LogUnavailable, StoreError
+from keycache.domain.errors import KeycacheError
 from keycache.domain.log import SETTINGS, Committed, Transaction, entry_key
 from keycache.domain.ports import Clock, EntryLog, Replica
 from keycache.domain.purge import Candidate, PurgePlan, PurgeState, plan
@@ -92,7 +92,7 @@ class Purger:
             if settings is not None:
                 await self._timekeeper.heartbeat(settings.clock_skew_bound)
             await self.sweep()
-        except (LogUnavailable, ForeignLog, StoreError) as error:
+        except KeycacheError as error:
             self.status = replace(self.status, reason=f"The last sweep failed: {error.text}")
 
     async def sweep(self, *, confirmed: bool = False) -> int:

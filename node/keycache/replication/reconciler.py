@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from keycache.domain.entry import Protocol
-from keycache.domain.errors import ForeignLog, InvalidInput, LogCompacted, StoreError, Unavailable
+from keycache.domain.errors import InvalidInput, KeycacheError
 from keycache.domain.log import ENTRIES, Page, deletion_key
 from keycache.domain.names import Fingerprint, NodeId, Revision
 from keycache.domain.ports import Clock, EntryLog, Replica
@@ -89,7 +89,7 @@ class Reconciler:
         """One comparison. A log or a disk that fails meanwhile, or a replica too far behind: there is a next round."""
         try:
             differing, missing = await self.compare()
-        except (Unavailable, LogCompacted, ForeignLog, StoreError):
+        except KeycacheError:
             return
         self.repaired, self.reconciled_at = len(differing), self._clock.now()
         if missing:

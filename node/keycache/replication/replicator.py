@@ -17,7 +17,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import timedelta
 
 from keycache.codec import encode_settings
-from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable, StoreCorrupt, StoreError, Unavailable
+from keycache.domain.errors import (
+    ForeignLog,
+    KeycacheError,
+    LogCompacted,
+    LogUnavailable,
+    StoreCorrupt,
+    StoreError,
+    Unavailable,
+)
 from keycache.domain.log import ABSENT, SETTINGS, Batch, Page, Survey
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Clock, Cursor, DocumentChange, EntryChange, EntryLog, Offload, Replica, ReplicaChange
@@ -184,6 +192,9 @@ class Replicator:
             if isinstance(error, StoreCorrupt) or not self.ready.is_set():
                 raise
             self.reason = str(error)
+            await self._back_off()
+        except KeycacheError as error:  # etcd refuses what we ask of it: as good as no log, and no reason to end
+            self._stand(LinkState.SERVE_ONLY, str(error))
             await self._back_off()
 
     async def _link(self) -> None:

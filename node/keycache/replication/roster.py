@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from keycache.codec.members import encode_member, encode_witness
-from keycache.domain.errors import ForeignLog, LogUnavailable
+from keycache.domain.errors import KeycacheError
 from keycache.domain.log import ABSENT, Transaction, member_key, witness_key
 from keycache.domain.membership import Member, Witness, choose_purger, offset, with_reading
 from keycache.domain.names import Revision
@@ -69,7 +69,7 @@ class Roster:
         try:
             while True:
                 if is_following():
-                    with contextlib.suppress(LogUnavailable, ForeignLog):
+                    with contextlib.suppress(KeycacheError):
                         await self._say(describe(), presence, log)
                 await self._clock.sleep(SAY_SECONDS)
         finally:
