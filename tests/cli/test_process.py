@@ -219,6 +219,8 @@ def test_ctrl_c_ends_quietly_with_130(node: Node) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=OWN_ENVIRONMENT,
+        # Shells start what runs in the background with this signal ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 -- no threads here
     )
     assert process.stdin is not None
     # It has asked the pipe for more once it has taken what was there.
