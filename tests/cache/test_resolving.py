@@ -11,7 +11,7 @@ from keycache.cache.resolving import BATCH, Resolved
 from keycache.codec import encode_settings, timestamp
 from keycache.domain.entry import Change, Defect, Entry, Origin, Protocol
 from keycache.domain.errors import LogUnavailable, RecordTooLarge, Refused
-from keycache.domain.log import ENTRIES, SETTINGS, CommitResult, Transaction, deletion_key, entry_key
+from keycache.domain.log import DELETIONS, ENTRIES, SETTINGS, CommitResult, Transaction, deletion_key, entry_key
 from keycache.domain.merge import join_entries
 from keycache.domain.names import ClusterIdentity
 from keycache.domain.restart import Action, Way
@@ -20,6 +20,7 @@ from keycache.replication.link import LinkState
 from keycache.store.memory import MemoryLog
 from keycache.v1 import record_pb2
 from support.entries import T0, fingerprint_of, make_entry, make_key, make_sighting, record_of
+from support.lines import cluster
 from support.node import ENVELOPE, Node, eventually, running_node
 from support.odd_logs import RestorableLog
 
@@ -376,3 +377,20 @@ async def test_what_mail_brought_meanwhile_is_delivered_after_a_merge_and_forgot
         await eventually(lambda: node.outbox.count == 0)
         await node.settle()
         assert sorted(await node.in_log()) == sorted(fingerprint_of(one).text for one in ((1, 2) if way is Way.MERGE else ()))
+
+
+async def test_what_was_deleted_does_not_come_back_with_a_node_that_was_cut_off_when_the_log_is_made_anew() -> None:
+    async with cluster(make_entry(1), make_entry(2), make_entry(3)) as (a, b):
+        b.line.cut()
+        for number in (1, 3):
+            await a.cache.entries.delete(fingerprint_of(number).text, "admin")
+        await a.cache.harvesting.harvest(a.script.mail(make_key(3)), ENVELOPE)
+        await a.deliver()
+        a.line.log.wipe()
+        await a.until(LinkState.REFUSED)
+        await merged(a)
+        assert len(a.replica.documents(DELETIONS)) == 1
+        b.line.mend()
+        await b.until(LinkState.REFUSED)
+        await merged(b)
+        assert set(await b.in_log()) == {fingerprint_of(number).text for number in (2, 3)}

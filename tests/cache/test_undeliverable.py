@@ -84,3 +84,21 @@ async def test_an_entry_of_a_later_version_is_not_overwritten() -> None:
         assert b.entry(fingerprint_of(2)) is not None
         assert len(a.cache.delivery.problems()) == 1
         assert a.answered("user1@example.org") == texts(1)
+
+
+async def test_one_that_expired_while_it_was_set_aside_does_not_hide_what_others_refreshed() -> None:
+    async with cluster() as (a, b):
+        a.line.cut()
+        await harvest(a, make_key(1, material_size=5000))
+        await a.mended()
+        a.line.largest = 1000
+        await a.deliver()
+        for node in (a, b):
+            node.clock.advance(600 * DAY)
+        await harvest(b, make_key(1, material_size=64))
+        await b.deliver()
+        await a.cache.replicator.reach(await b.log.head())
+        assert a.outbox.count == 1
+        assert b.answered("user1@example.org") == texts(1)
+        assert a.answered("user1@example.org") == texts(1)
+        assert [found.row.fingerprint for found in a.cache.lookups.by_fingerprint(texts(1)[0]).keys] == texts(1)

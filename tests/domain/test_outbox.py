@@ -95,12 +95,12 @@ def rows(*made: Entry) -> list[Row]:
     return [row("a@x.example", facts_of(entry), 1) for entry in made]
 
 
-def test_what_waits_stands_in_the_place_of_the_same_key_and_beside_others() -> None:
+def test_what_waits_stands_beside_the_same_key_and_others() -> None:
     known, waiting = (
         rows(make_entry(1), make_entry(2)),
         rows(make_entry(2, make_sighting(refreshed_at=T0 + DAY)), make_entry(3)),
     )
-    assert overlaid(known, waiting, set()) == [known[0], *waiting]
+    assert overlaid(known, waiting, set()) == [*known, *waiting]
     assert overlaid(known, [], set()) == known
     assert overlaid([], waiting, set()) == waiting
 

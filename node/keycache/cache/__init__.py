@@ -26,7 +26,7 @@ from keycache.cache.resolving import Resolving
 from keycache.cache.results import NodeStatus
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
-from keycache.domain.errors import KeycacheError
+from keycache.domain.errors import KeycacheError, StoreError
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.membership import Witness
@@ -245,7 +245,10 @@ class KeyCache:
                 ready.set()
             await self.replicator.caught_up.wait()
             await self._first_settings()
-            await self._first_heartbeat()
+            with contextlib.suppress(
+                StoreError
+            ):  # a node that answers does not end for a full disk; the purger's ticks try again
+                await self._first_heartbeat()
             if self._ports.presence is not None:
                 group.create_task(self._be_present(self._ports.presence), name="roster")
             group.create_task(self.purger.run(), name="purger")

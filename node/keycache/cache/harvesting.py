@@ -181,7 +181,8 @@ class Harvesting:
             return False
         trust = TRUSTS.index(key.trust)
         rows = self._holdings.lookup([address.index for address in key.addresses])
-        return any(sum(row.trust == trust for row in found) >= KEYS_PER_ADDRESS for found in rows.values())
+        names = ({(row.protocol, row.fingerprint) for row in found if row.trust == trust} for found in rows.values())
+        return any(len(named) >= KEYS_PER_ADDRESS for named in names)
 
     def _new_chain(self, chain: Mapping[str, bytes]) -> dict[str, bytes]:
         """Records of intermediates that are not kept yet: each once, apart from entries."""

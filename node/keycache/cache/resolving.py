@@ -25,6 +25,7 @@ from keycache.domain.log import (
     AUDIT,
     BLOCKS,
     CHAIN,
+    DELETIONS,
     ENTRIES,
     ISSUERS,
     SETTINGS,
@@ -186,7 +187,7 @@ class Resolving:
             if identity is None or anew:
                 identity = await self._found(settings, instead_of=identity)
             self._log.bind(identity)
-            await self._bring_documents(identity)
+            await self._bring_documents(identity, removals=anew)
         gone = {(one.protocol, one.fingerprint) for one in (await self._purger.plan()).remove}
         total = report.kept + report.expired - len(gone)
         tally = _Tally()
@@ -263,14 +264,25 @@ class Resolving:
         stored = self._replica.entry(protocol, fingerprint)
         return None if stored is None else _item_of(stored.entry)
 
-    async def _bring_documents(self, identity: ClusterIdentity) -> None:
+    # 1. An administrator deletes K while node B is cut off.  2. The log is lost, and A brings what it has into a new one.  3. B brings
+    # what it has: nothing in the log would say that K was deleted. Into a log that was others' all along no removals are brought:
+    # nobody deleted anything there.
+    async def _bring_documents(self, identity: ClusterIdentity, *, removals: bool) -> None:
         """Those that the log has none of."""
         settings = self._replica.document(SETTINGS)
         first = [] if settings is None else [settings]  # no entry may stand in the log before the settings it is to live by
         records = [*first, *(record for kind in _KINDS for record in self._replica.documents(kind))]
+        if removals:
+            records += self._removals()
         items = [_Item(key=record.key, value=record.value) for record in records]
         for start in range(0, len(items), BATCH):
             await self._bring(items[start : start + BATCH], identity, _Tally(), dry_run=False)
+
+    def _removals(self) -> list[Record]:
+        """Records of deletions that still hold: an entry that is here was brought back since."""
+        found = self._replica.documents(DELETIONS)
+        names = {record.key: ENTRIES + record.key.removeprefix(DELETIONS) for record in found}
+        return [record for record in found if not self._replica.revisions(names[record.key], names[record.key] + "\0")]
 
     async def _batches(self, gone: set[tuple[Protocol, Fingerprint]]) -> AsyncIterator[list[_Item]]:
         """Every entry here but those that may be removed this moment."""

@@ -71,10 +71,11 @@ REVOKED = list(Defect).index(Defect.REVOKED) + 1
 
 
 def overlaid(rows: Iterable[Row], waiting: Sequence[Row], revoked: Container[tuple[int, str]]) -> list[Row]:
-    """The replica's rows with those that wait in the place of the same keys'. `revoked`: protocol and fingerprint of keys that the
-    replica knows to be revoked; a revocation holds whoever learned of it, so what waits of these is left out."""
+    """The replica's rows, and those that wait. Of one key both may be there: what waits may have expired while others refreshed the key,
+    and `lookup.choose` takes the one that serves. `revoked`: protocol and fingerprint of keys that the replica knows to be revoked; a
+    revocation holds whoever learned of it, so what waits of these is left out, and the replica's of what waits revoked."""
     waiting = [row for row in waiting if (row.protocol, row.fingerprint) not in revoked]
-    replaced = {(row.protocol, row.fingerprint) for row in waiting}
+    replaced = {(row.protocol, row.fingerprint) for row in waiting if row.defect == REVOKED}
     return [row for row in rows if (row.protocol, row.fingerprint) not in replaced] + waiting
 
 
