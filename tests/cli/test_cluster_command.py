@@ -103,7 +103,7 @@ def test_a_node_that_refuses_a_wiped_log_tells_why_and_goes_on_as_it_is_told(
     assert cli("import", key).code == 0
     etcd.etcdctl("del", "--prefix", "/keycache/mail-keys/")
     once(lambda: cli("status", "--json"), lambda one: one["cluster"]["link"] == "REFUSED")
-    assert "Run 'keycache cluster check'" in cli("status", "--json").json["warnings"][0]
+    assert "'keycache cluster resolve --merge'" in cli("status", "--json").json["warnings"][0]
     assert cli("lookup", "anna@one.example").code == 0
 
     checked = cli("cluster", "check", "--json")
