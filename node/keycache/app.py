@@ -55,8 +55,8 @@ GRACE_SECONDS = 20.0
 """For calls in flight at a stop. Below the 30 s that Kubernetes, and the 90 s that systemd, wait by default before they kill."""
 
 GARBAGE_THRESHOLD = 50_000
-"""New objects between two searches for cycles. The few pages of a listing that are under way are some 20,000 objects without any:
-by default they are looked through dozens of times, a tenth of a first sync, measured."""
+"""New objects between two searches for cycles. A page of a listing is thousands of objects without any: looked through every 700, as
+by default, they took a tenth of a first sync, measured."""
 
 _M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""

@@ -1,8 +1,8 @@
 """An entry's record read straight into what a replica keeps of it.
 
-A first sync reads a million records and looks at none of them: building the domain's values of each on the way took ten times as
-long as this (DESIGN 9). What `codec.decode_entry` refuses is refused here, and what it reads is read alike: `tests/facts` holds the
-two together.
+A first sync reads a million records and looks at none of them: building the domain's values of each on the way took six times as
+long as this (DESIGN 9). What `codec.decode_entry` refuses is refused here, and what it reads is read alike:
+`tests/codec/test_facts.py` holds the two together.
 """
 
 from __future__ import annotations

@@ -47,22 +47,20 @@ class Pull:
         if self._drawing is not None:
             self._drawing.cancel()
             await asyncio.wait((self._drawing,))
+        self._drawn.put(Abandoned())  # to a thread that waits
         await self._pages.aclose()
 
     async def _draw(self, first: Page) -> None:
         """Each page; after them None, or what ended the listing before its end."""
-        end: Exception | None = Abandoned()
         page: Page | None = first
         try:
             while page is not None:
                 await self._room.acquire()
                 self._drawn.put(page)
                 page = await anext(self._pages, None)
-            end = None
+            self._drawn.put(None)
         except Exception as error:  # noqa: BLE001 -- the writing thread raises it
-            end = error
-        finally:
-            self._drawn.put(end)
+            self._drawn.put(error)
 
     # On the writing thread.
     def __iter__(self) -> Iterator[Sequence[ReplicaChange]]:

@@ -56,10 +56,7 @@ def ready_row(place: int, facts: EntryFacts) -> ReadyRow:
 
 def record_hash(protocol: Protocol, fingerprint: Fingerprint, value: bytes) -> bytes:
     """SHA-256 over name, NUL and value of a record: one summand of the digest."""
-    hasher = hashlib.sha256(entry_key(protocol, fingerprint).encode())
-    hasher.update(b"\0")
-    hasher.update(value)
-    return hasher.digest()
+    return hashlib.sha256(b"%b\0%b" % (entry_key(protocol, fingerprint).encode(), value)).digest()
 
 
 def digest_text(total: int) -> str:

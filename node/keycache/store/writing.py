@@ -47,8 +47,8 @@ _KNOWN = """
 """
 
 BLOCK = 16
-"""Rows in one statement at most, a power of two. Of a statement's price half is asking for Python's lock again after each; beyond some
-dozens of rows their blobs no longer fit into the processor's cache, measured."""
+"""Rows in one statement at most, a power of two. Measured: 16 take a third less time than one by one, 512 more, since the blobs bound to
+one statement leave the processor's cache before it runs."""
 
 Name = tuple[int, str]
 """An entry's protocol, as a number, and fingerprint."""
