@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from keycache.cache.deletions import BATCH, DELETION_KEPT, removed_at
+from keycache.cache.deletions import BATCH, DELETION_KEPT, deletion_of
 from keycache.codec import decode, deletion_from_wire
 from keycache.domain.administration import Deletion, IssuerState
 from keycache.domain.entry import Defect, Issuer, Protocol, Trust
@@ -117,7 +117,7 @@ def test_a_deletion_without_a_time_or_unreadable_holds_nothing_back() -> None:
     with pytest.raises(InvalidInput, match="lacks its time"):
         deletion_from_wire(record_pb2.Deletion(actor="anna"))
     for value in (b"", b"\xff"):
-        assert removed_at(Record(key="x", value=value, mod_revision=Revision(1))) is None
+        assert deletion_of(Record(key="x", value=value, mod_revision=Revision(1))) is None
 
 
 # what does not come back
@@ -260,3 +260,19 @@ async def test_a_key_that_waits_with_a_stamp_from_a_clock_that_was_ahead_is_dele
         assert (a.outbox.count, a.answered("user1@example.org")) == (0, [])
         await a.deliver()
         assert fingerprint_of(1).text not in await b.in_log()
+
+
+async def test_a_deletion_of_a_key_stamped_far_ahead_hinders_no_later_mail() -> None:
+    """The record must count from the deletion, not from the time that was never there."""
+    async with cluster() as (a, b):
+        a.clock.step(30 * DAY)
+        await harvest(a, make_key(1))
+        a.clock.step(-30 * DAY)
+        await a.cache.entries.delete(fingerprint_of(1).text, "anna")
+        for node in (a, b):
+            node.clock.step(8 * DAY)
+        a.line.cut()
+        assert await harvest(a, make_key(1)) is Verdict.CACHED
+        await a.mended()
+        await a.deliver()
+        assert (set(await b.in_log()), a.outbox.count) == ({fingerprint_of(1).text}, 0)

@@ -182,7 +182,7 @@ def test_the_records_of_administrators_come_back_as_they_were(at, until, text, k
     assert codec.issuer_from_wire(_over_the_wire(codec.issuer_to_wire(decision))) == decision
     record = AuditRecord(at=at, actor=text, action=text, subject=text, detail=text)
     assert codec.audit_from_wire(_over_the_wire(codec.audit_to_wire(record))) == record
-    deletion = Deletion(at=at, actor=text)
+    deletion = Deletion(at=at, actor=text, seen=until)
     assert codec.deletion_from_wire(_over_the_wire(codec.deletion_to_wire(deletion))) == deletion
     change = SettingChange(at=at, actor=text, name=text, old=text, new=text)
     assert codec.setting_change_from_wire(_over_the_wire(codec.setting_change_to_wire(change))) == change

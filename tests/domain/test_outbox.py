@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 
+from keycache.domain.administration import Deletion
 from keycache.domain.entry import Defect, Entry, Origin
 from keycache.domain.lookup import Row
 from keycache.domain.outbox import REVOKED, Decision, Fate, delivery, newest_sighting, overlaid
@@ -19,7 +20,8 @@ US, DAY = timedelta(microseconds=1), timedelta(days=1)
 
 
 def settled(waiting: Entry, known: Entry | None, removed_at=None) -> Decision:
-    return delivery(waiting, known, waiting.key, removed_at)
+    deletion = None if removed_at is None else Deletion(at=removed_at, actor="anna")
+    return delivery(waiting, known, waiting.key, deletion)
 
 
 def test_an_unknown_entry_is_written_as_it_is() -> None:

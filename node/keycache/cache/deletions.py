@@ -36,24 +36,24 @@ def deletion_puts(removed: Iterable[StoredEntry], deletion: Deletion) -> dict[st
     """To be put in the removal's own transaction."""
     return {
         deletion_key(one.entry.key.protocol, one.entry.key.fingerprint): deletion_to_wire(
-            replace(deletion, at=counts_from(one.entry, deletion))
+            of_entry(one.entry, deletion)
         ).SerializeToString(deterministic=True)
         for one in removed
     }
 
 
-def counts_from(entry: Entry, deletion: Deletion) -> datetime:
-    """Never before what the administrator saw of the entry: a sighting stamped by a clock that is ahead is removed like any other."""
-    return max(deletion.at, newest_sighting(entry))
+def of_entry(entry: Entry, deletion: Deletion) -> Deletion:
+    """With what the administrator saw of that entry, where it bears a time that has not come yet."""
+    newest = newest_sighting(entry)
+    return replace(deletion, seen=newest) if newest > deletion.at else deletion
 
 
-def removed_at(record: Record | None) -> datetime | None:
-    """When an administrator removed the entry that the record is about. None as well for one that cannot be read: nothing that was
-    acknowledged is dropped on a doubt."""
+def deletion_of(record: Record | None) -> Deletion | None:
+    """What the record tells. None as well for one that cannot be read: nothing that was acknowledged is dropped on a doubt."""
     if record is None:
         return None
     try:
-        return deletion_from_wire(decode(record_pb2.Deletion, record.value)).at
+        return deletion_from_wire(decode(record_pb2.Deletion, record.value))
     except InvalidInput:
         return None
 
@@ -74,5 +74,5 @@ class Deletions:
             await self._writer.commit(Transaction(compare=compare, puts={}, deletes=tuple(compare)))
 
     def _before(self, until: datetime) -> list[Record]:
-        found = ((record, removed_at(record)) for record in self._replica.documents(DELETIONS))
-        return [record for record, at in found if at is not None and at < until]
+        found = ((record, deletion_of(record)) for record in self._replica.documents(DELETIONS))
+        return [record for record, deletion in found if deletion is not None and deletion.at < until]

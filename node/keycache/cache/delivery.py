@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from keycache.cache.chains import affordable
-from keycache.cache.deletions import removed_at
+from keycache.cache.deletions import deletion_of
 from keycache.cache.writer import ATTEMPTS, VISIBLE_SECONDS, readable
 from keycache.codec import encode_entry
 from keycache.domain.administration import IssuerState
@@ -230,7 +230,7 @@ class Delivery:
         key = pending.entry.key
         if known is not None and key.protocol is Protocol.OPENPGP and known.entry.key.material != key.material:
             key = await self._examiner.merge(known.entry.key, key, self._timekeeper.now())
-        decided = delivery(pending.entry, None if known is None else known.entry, key, removed_at(deletion))
+        decided = delivery(pending.entry, None if known is None else known.entry, key, deletion_of(deletion))
         if decided.fate is Fate.WRITE and self._is_rejected(key):
             decided = Decision(fate=Fate.REMOVED)
         compare: dict[str, Revision] = {}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import fields, replace
 from datetime import timedelta
 
-from keycache.cache.deletions import BATCH, counts_from, deletion_puts
+from keycache.cache.deletions import BATCH, deletion_puts, of_entry
 from keycache.cache.journal import Journal
 from keycache.cache.results import Listed, PurgeResult
 from keycache.cache.writer import ATTEMPTS, Writer, audit_put
@@ -210,7 +210,7 @@ class Entries:
         gone = []
         for one in removed:
             pending = self._outbox.pending(one.entry.key.protocol, one.entry.key.fingerprint)
-            if pending is not None and newest_sighting(pending.entry) <= counts_from(one.entry, deletion):
+            if pending is not None and of_entry(one.entry, deletion).covers(newest_sighting(pending.entry)):
                 gone.append(pending)
         await self._offload(self._outbox.remove, gone)
 

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from keycache.cache.deletions import deletion_of
 from keycache.cache.journal import Journal
 from keycache.cache.writer import ATTEMPTS, audit_put
-from keycache.codec import decode, decode_entry, decode_settings, encode_entry, encode_settings, moment
+from keycache.codec import decode_entry, decode_settings, encode_entry, encode_settings
 from keycache.domain.entry import Entry, Protocol
 from keycache.domain.errors import Conflict, ForeignLog, InvalidInput, LogUnavailable, RecordTooLarge, Refused
 from keycache.domain.log import (
@@ -39,6 +40,7 @@ from keycache.domain.log import (
 )
 from keycache.domain.merge import join_entries
 from keycache.domain.names import ClusterIdentity, Fingerprint
+from keycache.domain.outbox import newest_sighting
 from keycache.domain.ports import EntryLog, EntryQuery, Examiner, Offload, Outbox, Replica, SortBy
 from keycache.domain.restart import Action, RestartReport, Way
 from keycache.domain.retention import expires_at, is_expired, lasting
@@ -47,7 +49,6 @@ from keycache.replication.purger import Purger
 from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
-from keycache.v1 import record_pb2
 
 BATCH = 50
 """Entries in one transaction: each is compared, and so is its deletion, within etcd's 128 operations (FACTS 3)."""
@@ -377,10 +378,7 @@ def _keys_of(item: _Item) -> Iterator[str]:
         yield item.deletion
 
 
-def _deleted_since(entry: Entry, deletion: Record) -> bool:
+def _deleted_since(entry: Entry, record: Record) -> bool:
     """Whether an administrator removed it after it was seen last."""
-    try:
-        removed = moment(decode(record_pb2.Deletion, deletion.value).at)
-    except InvalidInput:
-        return False
-    return all(sighting.refreshed_at <= removed for sighting in entry.sightings)
+    deletion = deletion_of(record)
+    return deletion is not None and deletion.covers(newest_sighting(entry))

@@ -363,11 +363,11 @@ def audit_from_wire(message: record_pb2.AuditRecord) -> AuditRecord:
 
 
 def deletion_to_wire(deletion: Deletion) -> record_pb2.Deletion:
-    return record_pb2.Deletion(at=timestamp(deletion.at), actor=deletion.actor)
+    return record_pb2.Deletion(at=timestamp(deletion.at), actor=deletion.actor, seen=timestamp(deletion.seen))
 
 
 def deletion_from_wire(message: record_pb2.Deletion) -> Deletion:
     """Raises InvalidInput without a time: read as 1970 it would hold nothing back."""
     if not message.HasField("at"):
         raise InvalidInput("A deletion lacks its time.")
-    return Deletion(at=moment(message.at), actor=message.actor)
+    return Deletion(at=moment(message.at), actor=message.actor, seen=optional_moment(message, "seen"))

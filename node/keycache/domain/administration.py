@@ -55,10 +55,17 @@ class BlockList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """That an administrator removed an entry. Goes in the removal's own transaction."""
+    """That an administrator removed an entry. Goes in the removal's own transaction. `seen`: the newest sighting of what was removed,
+    if a clock that was ahead stamped it later than `at`."""
 
     at: datetime
     actor: str
+    seen: datetime | None = None
+
+    def covers(self, newest: datetime) -> bool:
+        """Whether a copy of the entry with this newest sighting is removed as well: it was seen no later, or is the very one. A later
+        mail's is not, however far ahead the removed one was stamped."""
+        return newest <= self.at or newest == self.seen
 
 
 class IssuerState(Enum):

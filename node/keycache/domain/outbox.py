@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from keycache.domain.administration import Deletion
 from keycache.domain.entry import Defect, Entry, Key
 from keycache.domain.errors import OutboxFull
 from keycache.domain.lookup import Row
@@ -49,13 +50,13 @@ def newest_sighting(entry: Entry) -> datetime:
     return max(sighting.refreshed_at for sighting in entry.sightings)
 
 
-def delivery(waiting: Entry, known: Entry | None, key: Key, removed_at: datetime | None) -> Decision:
+def delivery(waiting: Entry, known: Entry | None, key: Key, deletion: Deletion | None) -> Decision:
     """What to do with an entry that waited. `known`: what the log holds. `key`: the waiting one's, already merged with the known
-    material where that differs. `removed_at`: when an administrator last removed the entry, as far as that is still told.
+    material where that differs. `deletion`: when an administrator last removed the entry, as far as that is still told.
 
     A removed entry that others have brought back since learns of a revocation from one that waited, and nothing else.
     """
-    if removed_at is not None and removed_at >= newest_sighting(waiting):
+    if deletion is not None and deletion.covers(newest_sighting(waiting)):
         if known is None or key.defect is not Defect.REVOKED or known.key.defect is Defect.REVOKED:
             return Decision(fate=Fate.REMOVED)
         joined = replace(known, key=replace(join_keys(known.key, key), addresses=known.key.addresses))

@@ -85,7 +85,7 @@ def forgets_its_outbox() -> None:
 def delivers_whatever_was_deleted() -> None:
     from keycache.cache import delivery
 
-    delivery.removed_at = lambda _record: None
+    delivery.deletion_of = lambda _record: None
 
 
 # 1, 4 of DESIGN: the restart check
