@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from contract.harness import LOGS, REPLICAS, LogUnderTest
+from contract.harness import LOGS, REPLICAS, SHARED_LOGS, LogUnderTest, SharedUnderTest
 from keycache.domain.ports import EntryLog, Replica
 
 
@@ -19,6 +19,12 @@ async def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 @pytest.fixture
 def log(under_test: LogUnderTest) -> EntryLog:
     return under_test.log
+
+
+@pytest_asyncio.fixture(params=SHARED_LOGS)
+async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SharedUnderTest]:
+    async with SHARED_LOGS[request.param](tmp_path) as one:
+        yield one
 
 
 @pytest.fixture(params=REPLICAS)
