@@ -1,4 +1,5 @@
-"""What the contract suites need of an implementation. A further one is added to LOGS, SHARED_LOGS or REPLICAS, and nowhere else."""
+"""What the contract suites need of an implementation. A further one is added to LOGS, SHARED_LOGS, REPLICAS or OUTBOXES, and nowhere
+else."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ from pathlib import Path
 
 from keycache.domain.log import Committed, Transaction
 from keycache.domain.names import ClusterIdentity
-from keycache.domain.ports import EntryLog, Presence, Replica
+from keycache.domain.ports import EntryLog, Outbox, Presence, Replica
 from keycache.etcd.client import EtcdClient
 from keycache.etcd.log import EtcdLog
 from keycache.store import open_store
 from keycache.store.database import Database
 from keycache.store.local_log import LocalLog
-from keycache.store.memory import MemoryLog, MemoryReplica
+from keycache.store.memory import MemoryLog, MemoryOutbox, MemoryReplica
+from keycache.store.outbox import SqliteOutbox
 from keycache.store.replica import SqliteReplica
 from support.etcd import fresh_name, shared_etcd
 
@@ -144,6 +146,21 @@ def sqlite_replica(folder: Path) -> Iterator[Replica]:
         database.close()
 
 
+@contextmanager
+def memory_outbox(folder: Path, limit: int) -> Iterator[Outbox]:
+    yield MemoryOutbox(limit=limit)
+
+
+@contextmanager
+def sqlite_outbox(folder: Path, limit: int) -> Iterator[Outbox]:
+    folder.mkdir(exist_ok=True)
+    database = Database.open(folder / "outbox.db")
+    try:
+        yield SqliteOutbox(database, limit=limit)
+    finally:
+        database.close()
+
+
 SHARED_LOGS: dict[str, Callable[[Path], AbstractAsyncContextManager[SharedUnderTest]]] = {
     "memory": shared_memory_log,
     "etcd": shared_etcd_log,
@@ -155,3 +172,4 @@ LOGS: dict[str, Callable[[Path], AbstractAsyncContextManager[LogUnderTest]]] = {
     "etcd": founded(shared_etcd_log, 128),
 }
 REPLICAS: dict[str, Callable[[Path], AbstractContextManager[Replica]]] = {"memory": memory_replica, "sqlite": sqlite_replica}
+OUTBOXES: dict[str, Callable[[Path, int], AbstractContextManager[Outbox]]] = {"memory": memory_outbox, "sqlite": sqlite_outbox}

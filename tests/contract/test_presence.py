@@ -90,3 +90,4 @@ async def test_withdrawing_from_a_log_that_is_closed_says_nothing(ours: SharedUn
     assert len(await listed(ours.log)) == 1
     await ours.log.close()
     await ours.presence.withdraw(KEY)
+    await ours.expire(KEY)  # now, and not in the middle of another test

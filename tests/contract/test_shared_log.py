@@ -19,10 +19,12 @@ THEIRS = ClusterIdentity("theirs" * 5)
 
 
 async def all_refuse(log: EntryLog, presence: Presence, error: type[Exception]) -> None:
+    head = (await log.survey()).head
     attempts: list[Callable[[], Awaitable[object]]] = [
         log.head,
         lambda: listed(log),
         lambda: heard(log.watch(after=Revision(1))),
+        lambda: heard(log.watch(after=head)),
         lambda: log.commit(put(a=b"1")),
         lambda: log.commit(delete("a")),
         lambda: presence.announce("members/1", b"1"),
@@ -88,6 +90,16 @@ async def test_emptied_or_founded_anew_by_somebody_it_takes_and_tells_nothing(sh
     await all_refuse(shared.log, shared.presence, ForeignLog)
     found = await shared.log.survey(["a"])
     assert (found.identity, found.records) == (ClusterIdentity(identity) if identity else None, {"a": None})
+
+
+async def test_that_it_became_another_one_is_told_before_that_its_history_is_gone(shared: SharedUnderTest) -> None:
+    await shared.log.found(OURS, {"a": b"1"})
+    shared.log.bind(OURS)
+    start = await shared.log.head()
+    await shared.wipe(THEIRS.text)
+    await shared.compact()
+    with pytest.raises(ForeignLog):
+        await heard(shared.log.watch(after=start))
 
 
 @pytest.mark.parametrize("identity", ["", THEIRS.text])

@@ -92,13 +92,13 @@ async def test_a_node_that_is_cut_off_is_gone_when_its_lease_ends() -> None:
 
 
 async def test_announcing_keeps_one_lease_alive_beyond_its_first_end() -> None:
-    async with founded(shared_etcd().endpoints, presence_seconds=2) as log:
+    async with founded(shared_etcd().endpoints, presence_seconds=3) as log:
         begin = time.monotonic()
         start = await log.announce("members/1", b"0")
         lease = log._leases["members/1"]
         last = start
-        while time.monotonic() - begin < 4:
-            await asyncio.sleep(0.5)
+        while time.monotonic() - begin < 5:
+            await asyncio.sleep(0.3)
             last = await log.announce("members/1", b"1")
         assert log._leases["members/1"] == lease
         assert await state_of(log) == {"members/1": (b"1", last)}

@@ -34,9 +34,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from keycache.clock import SystemClock
 from support.certificates import Form, Identity, authority, certify, name, private_key, usage
+from support.network import Network
 
 START_SECONDS = 30
 """A single member needs 0.2 s; three on two busy cores have been seen to need 5."""
+
+JUNK = "junk/"
+"""Keys of nobody's, with which tests fill an etcd."""
 
 PORTS = range(20_000, 32_000)
 """Below the ephemeral range (32768 and up), so that no outgoing connection takes the port of a member that is down."""
@@ -98,12 +102,14 @@ def _written(stem: Path, identity: Identity) -> tuple[Path, Path]:
 
 @dataclass(kw_only=True)
 class EtcdMember:
-    """One process. Its data and ports stay over `kill` and `start`."""
+    """One process. Its data and ports stay over `kill` and `start`. `address` and `inside`: of a host of `support.network`."""
 
     name: str
     folder: Path
     flags: Sequence[str] = ()
     tls: TlsFiles | None = None
+    address: str = "127.0.0.1"
+    inside: Sequence[str] = ()
     client_port: int = field(default_factory=free_port)
     peer_port: int = field(default_factory=free_port)
     initial_cluster: str = ""
@@ -113,12 +119,12 @@ class EtcdMember:
     @property
     def endpoint(self) -> str:
         """URL for clients."""
-        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.client_port}"
+        return f"{'http' if self.tls is None else 'https'}://{self.address}:{self.client_port}"
 
     @property
     def peer_url(self) -> str:
         """Between members TLS is never on: no test looks there."""
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"http://{self.address}:{self.peer_port}"
 
     @property
     def is_running(self) -> bool:
@@ -133,6 +139,7 @@ class EtcdMember:
         assert not self.is_running
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [
+            *self.inside,
             *("etcd", "--name", self.name, "--data-dir", str(self.folder / "data"), "--logger", "zap", "--log-level", "warn"),
             *("--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint),
             *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
@@ -189,6 +196,10 @@ class EtcdMember:
         self._process.send_signal(number)
 
     def _is_healthy(self) -> bool:
+        if self.inside:
+            command = [*self.inside, "etcdctl", "--endpoints", self.endpoint, "--command-timeout", "2s", "endpoint", "health"]
+            environ = {**os.environ, "ETCDCTL_API": "3"}
+            return subprocess.run(command, env=environ, capture_output=True, timeout=60, check=False).returncode == 0
         context = None
         if self.tls is not None:
             context = ssl.create_default_context(cafile=str(self.tls.ca))
@@ -207,15 +218,28 @@ class EtcdNotStarted(AssertionError):
 
 
 class EtcdCluster:
-    """One member or several. `flags`: of etcd, for all of them. Started when made by `run`, which also waits until it is healthy."""
+    """One member or several. `flags`: of etcd, for all of them. Started when made by `run`, which also waits until it is healthy.
+    `network`: on its hosts m0, m1, ..., else all on loopback."""
 
-    def __init__(self, folder: Path, *, size: int = 1, tls: TlsFiles | None = None, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        size: int = 1,
+        tls: TlsFiles | None = None,
+        flags: Sequence[str] = (),
+        network: Network | None = None,
+    ) -> None:
         self.folder = folder
         self.tls = tls
         self.members = [
             EtcdMember(name=f"m{number}", folder=folder / f"m{number}", tls=tls, flags=flags) for number in range(size)
         ]
         self._flags = flags
+        self._inside = () if network is None else network.middle.inside
+        for member in self.members:
+            if network is not None:
+                member.address, member.inside = network.hosts[member.name].address, network.hosts[member.name].inside
         together = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
         for member in self.members:
             member.initial_cluster = together
@@ -223,19 +247,27 @@ class EtcdCluster:
     @classmethod
     @contextlib.contextmanager
     def run(
-        cls, folder: Path, *, size: int = 1, tls: TlsFiles | None = None, flags: Sequence[str] = ()
+        cls,
+        folder: Path,
+        *,
+        size: int = 1,
+        tls: TlsFiles | None = None,
+        flags: Sequence[str] = (),
+        network: Network | None = None,
     ) -> Iterator[EtcdCluster]:
         """Started and healthy; ended on leaving, whatever state it is in."""
-        cluster = cls._started(folder, size, tls, flags)
+        cluster = cls._started(folder, size, tls, flags, network)
         try:
             yield cluster
         finally:
             cluster.stop()
 
     @classmethod
-    def _started(cls, folder: Path, size: int, tls: TlsFiles | None, flags: Sequence[str]) -> EtcdCluster:
+    def _started(
+        cls, folder: Path, size: int, tls: TlsFiles | None, flags: Sequence[str], network: Network | None = None
+    ) -> EtcdCluster:
         for attempt in range(3):  # somebody else may have taken a port since we looked
-            cluster = cls(folder / f"etcd{attempt}", size=size, tls=tls, flags=flags)
+            cluster = cls(folder / f"etcd{attempt}", size=size, tls=tls, flags=flags, network=network)
             try:
                 cluster.start()
             except EtcdNotStarted as error:
@@ -261,6 +293,60 @@ class EtcdCluster:
     def stop(self) -> None:
         for member in self.members:
             member.stop()
+
+    def fill(self) -> None:
+        """Up to the quota (`flags`), with somebody else's junk: from then on it takes no writes (alarm NOSPACE)."""
+        for number in range(1000):
+            try:
+                self.etcdctl("put", f"{JUNK}{number}", stdin=b"x" * 2**20)
+            except AssertionError as error:
+                if "space exceeded" in str(error):
+                    return
+                raise
+        raise AssertionError("the quota was never reached")
+
+    def relieve(self) -> None:
+        """What etcd's documentation says to do about NOSPACE; all members must run."""
+        self.etcdctl("del", "--prefix", JUNK)
+        self.compact()
+        for member in self.members:
+            self.etcdctl("defrag", endpoints=(member.endpoint,))
+        self.etcdctl("alarm", "disarm")
+
+    def recover(self) -> None:
+        """All members run, take part and are well, whatever state they were in."""
+        for member in self.members:
+            if member.is_running:
+                member.resume()
+            else:
+                member.start()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                if self.etcdctl("alarm", "list").strip():
+                    self.relieve()
+                break
+            except AssertionError:  # no leader yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        for member in self.members:
+            member.wait_until_healthy()
+
+    def save(self, snapshot: Path) -> None:
+        """A backup of the first member that runs."""
+        self.etcdctl("snapshot", "save", str(snapshot))
+
+    def restore(self, snapshot: Path) -> None:
+        """As an administrator does who lost everything, or believes so: new data directories from the backup, same URLs and token. All
+        members must be down; `start` starts them."""
+        for member in self.members:
+            member.wipe()
+            self.etcdctl(
+                *("snapshot", "restore", str(snapshot), "--name", member.name, "--data-dir", str(member.folder / "data")),
+                *("--initial-cluster", member.initial_cluster, "--initial-advertise-peer-urls", member.peer_url),
+                endpoints=self.endpoints,
+            )
 
     def add_learner(self) -> EtcdMember:
         """A further member without a vote, started; it is listed in `members`, and so in `endpoints`. Waits until etcd takes one: it
@@ -295,7 +381,7 @@ class EtcdCluster:
     def etcdctl(self, *arguments: str, endpoints: Sequence[str] = (), stdin: bytes = b"") -> str:
         """What it prints. Without `endpoints` it asks the first member that runs."""
         chosen = endpoints or [member.endpoint for member in self.members if member.is_running][:1]
-        command = ["etcdctl", "--endpoints", ",".join(chosen), "--command-timeout", "20s"]
+        command = [*self._inside, "etcdctl", "--endpoints", ",".join(chosen), "--command-timeout", "20s"]
         if self.tls is not None:
             command += ["--cacert", str(self.tls.ca), "--cert", str(self.tls.client), "--key", str(self.tls.client_key)]
         environ = {**{key: value for key, value in os.environ.items() if not key.startswith("ETCD")}, "ETCDCTL_API": "3"}

@@ -45,7 +45,7 @@ class Assembly:
         self._identity = identity
         self._in_order = in_order
         self._endpoint = endpoint
-        self._pending: list[tuple[Revision, Any]] = []
+        self._pending: list[tuple[Revision, Event | None]] = []
 
     def take(self, response: Any) -> Batch | None:
         """None: nothing to tell yet. Raises LogCompacted, ForeignLog, LogUnavailable."""
@@ -60,36 +60,31 @@ class Assembly:
                 self.cursor = max(self.cursor, said)
             return Batch(revision=self.cursor, events=())
         for event in response.events:
-            revision = Revision(event.kv.mod_revision)
-            if revision > self.cursor:  # a member that was sent a snapshot tells some again (etcd#15271)
-                self._check(event)
-                self._pending.append((revision, event))
+            kv = event.kv
+            revision = kv.mod_revision
+            if revision <= self.cursor:
+                continue  # a member that was sent a snapshot tells some again (etcd#15271)
+            key, value = kv.key, None if event.type == rpc.Event.DELETE else kv.value
+            if key == self._keys.identity:
+                self._check(value)
+            name = self._keys.decode(key)
+            self._pending.append((revision, None if name is None else Event(key=name, value=value)))
         return self._whole(more_to_come=response.fragment)
 
     def _whole(self, *, more_to_come: bool) -> Batch | None:
         """What is complete: without the newest revision while fragments are still to come."""
         last = self._pending[-1][0] if self._pending and more_to_come else None
-        ready = [(revision, event) for revision, event in self._pending if revision != last]
+        ready = [one for one in self._pending if one[0] != last]
         if not ready:
             return None
-        self._pending = [(revision, event) for revision, event in self._pending if revision == last]
+        self._pending = [one for one in self._pending if one[0] == last]
         self.cursor = ready[-1][0]
-        told = ((revision, self._keys.decode(event.kv.key), event) for revision, event in ready)
-        return Batch(
-            revision=self.cursor,
-            events=tuple(
-                (revision, Event(key=key, value=None if event.type == rpc.Event.DELETE else event.kv.value))
-                for revision, key, event in told
-                if key is not None
-            ),
-        )
+        events = tuple((revision, event) for revision, event in ready if event is not None)
+        return Batch(revision=self.cursor, events=events)
 
-    def _check(self, event: Any) -> None:
-        if event.kv.key != self._keys.identity:
-            return
-        deleted = event.type == rpc.Event.DELETE
-        if deleted or event.kv.value != self._identity.text.encode():
-            now = "was removed" if deleted else f"became {event.kv.value.decode(errors='replace')[:64]}"
+    def _check(self, value: bytes | None) -> None:
+        if value != self._identity.text.encode():
+            now = "was removed" if value is None else f"became {value.decode(errors='replace')[:64]}"
             raise ForeignLog(
                 f"The identity of the log in etcd, {self._identity}, {now} while it was watched.",
                 hint="Nothing was changed here. Run 'keycache cluster check'.",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -44,12 +44,14 @@ REACH_SECONDS = 0.2
 """A watch that is behind is served by etcd every 0.1 s (its watchResyncPeriod); what is still missing after twice that is asked for."""
 
 BARRIER_AFTER_SECONDS = 0.6
-"""Behind for so long with nothing coming, a record is written to be seen: a loaded etcd shall not be written to for being slow."""
+"""Behind for so long with nothing coming, a record is written to be seen: a loaded etcd shall not be written to for being slow. No
+second one before the first was seen."""
 
 BARRIER_SECONDS = 2.0
-"""And not again before that."""
+"""After a failure, not again before that."""
 
-Barrier = Callable[[], Awaitable[None]]
+Barrier = Callable[[], Awaitable[Revision]]
+"""Writes the record to be seen; its revision."""
 
 
 class Horizon:
@@ -72,7 +74,7 @@ class Horizon:
         self._wake()
 
     @contextlib.contextmanager
-    def waking(self, wake: asyncio.Event) -> Any:
+    def waking(self, wake: asyncio.Event) -> Iterator[None]:
         self._wakes.add(wake)
         try:
             yield
@@ -101,6 +103,7 @@ async def follow(
         with horizon.waking(wake):
             await stream.open(keys, Revision(after + 1))
             heard = asked = moved = clock()
+            sought = after
             while not horizon.is_closed:
                 is_behind = horizon.revision > assembly.cursor
                 response = await stream.next(REACH_SECONDS if is_behind else max(0.0, asked + LIFE_SECONDS - clock()))
@@ -118,10 +121,10 @@ async def follow(
                     asked = now
                     if assembly.is_created:
                         await stream.ask()
-                if not in_order and now - moved >= BARRIER_AFTER_SECONDS:
+                if not in_order and now - moved >= BARRIER_AFTER_SECONDS and assembly.cursor >= sought:
                     moved = now + BARRIER_SECONDS
                     with contextlib.suppress(LogUnavailable):  # full, or without a leader: there will be another occasion
-                        await barrier()
+                        sought = await barrier()
     finally:
         await stream.close()
 

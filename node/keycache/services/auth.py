@@ -25,6 +25,7 @@ _ADMINS = frozenset({Role.ADMIN})
 
 _CACHE = "/keycache.v1.KeyCache/"
 _ADMIN = "/keycache.v1.Admin/"
+_CLUSTER = "/keycache.v1.Cluster/"
 _HEALTH = "/grpc.health.v1.Health/"
 
 ALLOWED: Mapping[str, frozenset[Role]] = {
@@ -62,6 +63,7 @@ ALLOWED: Mapping[str, frozenset[Role]] = {
             "IssueClient",
         )
     },
+    **{_CLUSTER + rpc: _ADMINS for rpc in ("ListMembers", "Check", "Resolve")},
     _HEALTH + "Check": ANYBODY,
     _HEALTH + "List": ANYBODY,
     _HEALTH + "Watch": ANYBODY,
