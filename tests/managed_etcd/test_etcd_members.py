@@ -218,6 +218,22 @@ async def test_a_voter_that_is_killed_comes_back_to_its_quorum(tmp_path: Path, t
         await put(cluster, b"after")
 
 
+async def test_a_member_that_was_removed_while_it_was_down_learns_it_and_may_come_back_empty(
+    tmp_path: Path, tls: NodeTls
+) -> None:
+    async with founded(tmp_path, tls) as cluster:
+        cluster.join("m1")
+        etcd = await cluster.learner("m1")
+        await etcd.wait_until_healthy(START_SECONDS)
+        await etcd.stop()
+        await cluster.members.remove((await cluster.member("m1")).id)
+        async with running(etcd.spec, tls, healthy=False) as again:
+            await until(lambda: again.state is EtcdState.UNUSABLE)
+            assert "was removed from etcd" in str(again.problem)
+        await etcd.clear()
+        assert await cluster.settle() == [(Move.ADD_LEARNER, "m1")]
+
+
 async def test_nobody_there_is_told(tmp_path: Path, tls: NodeTls) -> None:
     async with members_of(make_spec(tmp_path, "m0", tls), files=tls) as members:
         with pytest.raises(LogUnavailable, match="refuses connections"):

@@ -52,8 +52,6 @@ async def test_room_is_made_in_a_full_etcd(tmp_path: Path, tls: NodeTls) -> None
         assert await upkeep.alarms() == ()
         await fill(members)
         assert await upkeep.alarms() == ("m0: NOSPACE",)
-        idle = await upkeep.step(NOW)
-        assert (idle.defragmented, idle.disarmed, idle.alarms) == ("", False, ("m0: NOSPACE",)), "nothing is free yet"
         done = await upkeep.make_room(NOW)
         assert (done.disarmed, done.alarms) == (True, ())
         assert done.freed_bytes > 2 * MIB

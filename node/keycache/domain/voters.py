@@ -12,11 +12,11 @@
    node is then a waiting one with an empty data directory, and may become a learner.
 
 The moment of two voters (and of four). Members change one by one, so 1 to 3 leads through 2, where each of the two must be up for
-writes. It begins only when the third node is there and ready (`may_sit`), so it lasts as long as that one's first copy: seconds. What
-it costs: if one of the two goes down in between, writes wait (harvested keys in the outbox) and lookups go on; nothing is lost; and
-the one voter of before would have been one point of failure, too. If the third one fails, it is given up after DEAD_AFTER and the
-second becomes a learner again. Adding the third as learner *before* the second votes would make the moment shorter, but rule 5
-leaves no room; giving the second's seat to the third only moves the copying to the other one.
+writes. It begins only when the third node is there and ready (`may_sit`), so it lasts as long as that one's first copy: seconds
+(node/ARCHITECTURE.md has measurements). What it costs: if one of the two goes down in between, writes wait (harvested keys in the
+outbox) and lookups go on; nothing is lost; and the one voter of before would have been one point of failure, too. If the third one
+fails, it is given up after DEAD_AFTER and the second becomes a learner again. Adding the third as learner *before* the second votes
+would make the moment shorter, but rule 5 leaves no room; giving the second's seat to the third only moves the copying to the other.
 """
 
 from __future__ import annotations
