@@ -36,6 +36,8 @@ CASES = {
     "nearly full: but not nothing": ([member("a", 1700, 1650)], None),
     "nearly full: sooner again": ([member("a", 1700, 1500, last=NOW - FULL_REST)], "a"),
     "nearly full: but not at once": ([member("a", 1700, 1500, last=NOW - FULL_REST + timedelta(seconds=1))], None),
+    "full: whatever is said to be free": ([member("a", 2048, 2048, is_full=True)], "a"),
+    "full: but not at once again": ([member("a", 2048, 2048, is_full=True, last=NOW)], None),
     "nobody": ([], None),
 }
 

@@ -123,6 +123,7 @@ class EtcdUpkeep:
                 is_leader=report.status is not None and report.status.leads,
                 is_learner=report.member.is_learner,
                 answers=report.status is not None,
+                is_full=report.status is not None and any("NOSPACE" in problem for problem in report.status.problems),
                 last=self._last.get(report.member.id),
             )
             for report in reports

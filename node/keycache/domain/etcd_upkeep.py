@@ -37,7 +37,11 @@ DISARM_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberSize:
-    """One member. Bytes; `last`: when it was defragmented, None for never or not known; `answers`: it takes part now."""
+    """One member. Bytes; `last`: when it was defragmented, None for never or not known; `answers`: it takes part now.
+
+    `is_full`: etcd has the alarm NOSPACE on. Then `db_in_use` is not to be believed: what compaction frees is counted only after the
+    next writes, and there are none.
+    """
 
     name: str
     db_size: int
@@ -45,6 +49,7 @@ class MemberSize:
     is_leader: bool
     is_learner: bool = False
     answers: bool = True
+    is_full: bool = False
     last: datetime | None = None
 
     @property
@@ -69,6 +74,8 @@ def _wants(member: MemberSize, quota: int, now: datetime) -> bool:
     rested = (
         timedelta.max if member.last is None else abs(now - member.last)
     )  # a clock that was set back must not forbid it for long
+    if member.is_full:
+        return rested >= FULL_REST
     if member.db_size >= quota * FULL_SHARE:
         return rested >= FULL_REST and member.free >= member.db_size * FULL_MIN_FREE_SHARE
     return rested >= REST and member.free >= max(MIN_FREE_BYTES, member.db_size * MIN_FREE_SHARE)
