@@ -221,7 +221,7 @@ async def _watch(node: _Node, quota: int, clock: SystemClock) -> None:
         node.cache.cluster.advice = advise(node.cache.cluster.endpoints, keeps_history=keeps_history)
         link = node.cache.replicator.state
         if link not in {before, LinkState.STARTING}:
-            tell = _log.info if link is LinkState.FOLLOWING else _log.warning
+            tell = _log.warning if link in {LinkState.SERVE_ONLY, LinkState.REFUSED} else _log.info
             tell("link to the log", state=link.value, reason=node.cache.replicator.reason)
             before = link
         await clock.sleep(WATCH_SECONDS)

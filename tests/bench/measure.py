@@ -148,7 +148,30 @@ async def _touch(data_dir: Path, target: str) -> None:
             await call(cache_pb2.BatchLookupRequest(addresses=addresses).SerializeToString())
 
 
-MEASURES: dict[str, Callable[[Path], None]] = {"lookup": lookup, "harvest": harvest, "million": million}
+def visibility(scratch: Path) -> None:
+    """Time from Harvest's answer on one node to its key's visibility on two others, beside a bare etcd put and watch."""
+    import clusters
+
+    clusters.visibility(scratch)
+
+
+def outage(scratch: Path) -> None:
+    """etcd gone for ten minutes (KEYCACHE_BENCH_OUTAGE: seconds) under lookups and harvests: what was answered, what was lost."""
+    import clusters
+
+    clusters.outage(scratch)
+
+
+def thrift(scratch: Path) -> None:
+    """A thousand mails from one sender, through two nodes: writes that etcd counts."""
+    import clusters
+
+    clusters.thrift(scratch)
+
+
+MEASURES: dict[str, Callable[[Path], None]] = {
+    one.__name__: one for one in (lookup, harvest, million, visibility, thrift, outage)
+}
 
 
 def main(names: Sequence[str]) -> int:

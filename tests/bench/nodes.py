@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -80,14 +80,23 @@ async def _fill(data_dir: Path, count: int, chance: random.Random) -> None:
 
 
 @contextmanager
-def node(data_dir: Path, *, lookup: bool = True, limit_seconds: float = 900.0) -> Iterator[RunningNode]:
-    """`keycache serve` as its user runs it, stopped by its own pid."""
+def node(
+    data_dir: Path,
+    *,
+    lookup: bool = True,
+    limit_seconds: float = 900.0,
+    endpoints: Sequence[str] = (),
+    cluster: str = "keycache",
+) -> Iterator[RunningNode]:
+    """`keycache serve` as its user runs it, stopped by its own pid. `endpoints`: of etcd; none: it works alone."""
     environment = {
         **os.environ,
         "KEYCACHE_LISTEN__GRPC": "127.0.0.1:0",
         "KEYCACHE_LISTEN__METRICS": "off",
         "KEYCACHE_LOG__LEVEL": "warning",
         "KEYCACHE_MAIL__MANAGED_DOMAINS": "ours.example",
+        "KEYCACHE_CLUSTER__NAME": cluster,
+        "KEYCACHE_CLUSTER__ENDPOINTS": ",".join(endpoints),
     }
     run_file = data_dir / "run.json"
     run_file.unlink(missing_ok=True)

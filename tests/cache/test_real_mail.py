@@ -15,6 +15,7 @@ from keycache.domain.lookup import MissCode
 from keycache.domain.verdict import Verdict
 from support import openpgp, smime
 from support.direct_examiner import DirectExaminer
+from support.lines import cluster
 from support.node import Node, running_node
 
 DAY = timedelta(days=1)
@@ -142,3 +143,28 @@ async def test_what_we_send_ourselves_is_not_harvested() -> None:
         assert result.verdict is Verdict.OUTBOUND_MESSAGE
         assert not (await harvest(node, mail)).verdict.is_kept
         assert await node.log.head() == head
+
+
+async def test_copies_of_a_real_openpgp_key_that_waited_on_two_nodes_settle_and_a_second_delivery_writes_nothing() -> None:
+    maker = openpgp.Maker()
+    users = [f"Alice <alice@{domain}.example>" for domain in "xyz"]
+    copies = [maker.certificate(user) for user in users]
+    revoked = maker.certificate(users[2], before=maker.revoke(at=openpgp.BIRTH + DAY))
+    async with cluster(start=smime.NOW, examiner=DirectExaminer()) as (a, b):
+        await harvest(a, autocrypt_mail(copies[0], "alice@x.example"))
+        for node in (a, b):
+            node.line.cut()
+        assert (await harvest(a, autocrypt_mail(copies[1], "alice@y.example"))).keys[0].queued
+        for copy in (copies[2], revoked):
+            assert (await harvest(b, autocrypt_mail(copy, "alice@z.example"))).keys[0].queued
+        for node in (b, a):
+            waiting = node.outbox.first(1)
+            await node.mended()
+            await node.deliver()
+            head = await node.line.log.head()
+            node.outbox.put(waiting[0].entry, waiting[0].puts, waiting[0].queued_at)
+            await node.deliver()
+            assert (node.outbox.count, await node.line.log.head()) == (0, head)
+        (entry,) = (await a.in_log()).values()
+        assert entry.key.defect is Defect.REVOKED
+        assert [address.text for address in entry.key.addresses] == ["alice@x.example", "alice@y.example", "alice@z.example"]

@@ -106,6 +106,20 @@ def test_any_text_is_an_address_that_stays_the_same_or_is_refused(text: str) -> 
     parsed.text.encode()
 
 
+@bounded(300)
+@given(text=st.from_regex(r"[A-Za-z0-9._+@-]{1,8}@[A-Za-z0-9._-]{1,12}", fullmatch=True))
+def test_an_address_that_needs_no_change_is_read_as_any_other(text: str) -> None:
+    """A blank before it is dropped, and keeps it from the short way."""
+
+    def outcome(written: str) -> str | None:
+        try:
+            return EmailAddress.parse(written).text
+        except InvalidInput:
+            return None
+
+    assert outcome(text) == outcome(f" {text}")
+
+
 @bounded()
 @given(address=addresses(), upper=st.booleans())
 def test_addresses_that_differ_in_case_alone_have_one_index(address: EmailAddress, upper: bool) -> None:

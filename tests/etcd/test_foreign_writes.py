@@ -10,11 +10,11 @@ from keycache.clock import SystemClock
 from keycache.domain.log import Batch, Committed, Transaction
 from keycache.domain.names import Revision
 from keycache.domain.ports import EntryLog
-from keycache.replication.replicator import Replicator
 from keycache.replication.view import View
 from keycache.store.memory import MemoryReplica
 from support.etcd import EtcdCluster, fresh_name, shared_etcd
 from support.etcd_log import founded
+from support.node import make_replicator
 
 
 async def write_elsewhere(etcd: EtcdCluster) -> None:
@@ -99,7 +99,7 @@ async def test_a_replica_becomes_ready_although_somebody_else_wrote_last() -> No
         await committed(log, put(a=b"1"))
         replica = MemoryReplica()
         listed_at = (await listed(log))[0].revision
-        replicator = Replicator(log=log, replica=replica, view=View(replica), clock=SystemClock(), offload=asyncio.to_thread)
+        replicator = make_replicator(log=log, replica=replica, view=View(replica), clock=SystemClock())
         await write_elsewhere(shared_etcd())
         running = asyncio.ensure_future(replicator.run())
         try:

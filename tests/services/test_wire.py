@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keycache import codec
@@ -23,29 +23,6 @@ def written(microseconds: int) -> bytes:
     body = codec.timestamp(codec.from_us(microseconds))
     assert body is not None
     return body.SerializeToString()
-
-
-@given(st.integers(0, 2**64 - 1))
-@example(0)
-@example(127)
-@example(128)
-@example(2**14)
-@example(2**28)
-@example(2**63)
-def test_a_varint_is_as_protobuf_writes_it(number: int) -> None:
-    message = pb.LookupRequest(min_revision=number).SerializeToString()
-    assert wire.varint(number) == (message[1:] or b"\x00")
-
-
-@given(INSTANTS)
-@example(0)
-@example(-1)
-@example(1_000_000)
-@example(999_999)
-@example(2**28 * 1_000_000)
-def test_a_time_stamp_is_as_protobuf_writes_it(microseconds: int) -> None:
-    body = written(microseconds)
-    assert wire.stamp(microseconds) == bytes([len(body)]) + body
 
 
 def row(number: int, size: int) -> Row:

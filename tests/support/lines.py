@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from keycache.cache import KeyCache
@@ -14,8 +14,10 @@ from keycache.domain.entry import Entry
 from keycache.domain.errors import KeycacheError, LogUnavailable, RecordTooLarge
 from keycache.domain.log import ABSENT, Batch, CommitResult, Committed, Page, Survey, Transaction
 from keycache.domain.names import ClusterIdentity, Revision
+from keycache.domain.ports import Examiner
 from keycache.replication.replicator import RETRY_SECONDS, LinkState
 from keycache.store.memory import MemoryLog
+from support.entries import T0
 from support.node import Node
 
 OPERATIONS = 128
@@ -195,10 +197,13 @@ async def idle() -> None:
 
 
 @asynccontextmanager
-async def cluster(*entries: Entry, delivers: bool = False, **first: Any) -> AsyncIterator[tuple[Member, Member]]:
-    """Two nodes that hold these entries. `first`: of the first one, as in Member."""
+async def cluster(
+    *entries: Entry, delivers: bool = False, start: datetime = T0, examiner: Examiner | None = None, **first: Any
+) -> AsyncIterator[tuple[Member, Member]]:
+    """Two nodes that hold these entries. `first`: of the first one alone, as in Member."""
     log = shared_log()
-    a, b = Member(log, delivers=delivers, **first), Member(log, delivers=delivers)
+    both: dict[str, Any] = {"delivers": delivers, "start": start, "examiner": examiner}
+    a, b = Member(log, **both, **first), Member(log, **both)
     async with contextlib.AsyncExitStack() as stack:
         for node in (a, b):
             stack.push_async_callback(node.stop)

@@ -34,6 +34,7 @@ from keycache.domain.names import NodeId
 from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Outbox, Presence, Replica
 from keycache.domain.restart import RestartReport
 from keycache.domain.settings import Settings
+from keycache.logs import get_logger
 from keycache.replication.checking import RestartCheck
 from keycache.replication.purger import Purger
 from keycache.replication.reconciler import RECONCILE, Reconciler
@@ -41,6 +42,8 @@ from keycache.replication.replicator import Offload, Replicator, Watched
 from keycache.replication.roster import Roster
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
+
+_log = get_logger(__name__)
 
 PURGE_INTERVAL = timedelta(minutes=1)
 TRIM_SECONDS = 3600.0
@@ -106,6 +109,7 @@ class KeyCache:
             clock=ports.clock,
             offload=ports.offload,
             check=check,
+            on_listed=lambda revision: _log.info("replica listed anew", revision=revision),
         )
         self.purger = Purger(
             log=self.replicator.log,

@@ -17,6 +17,7 @@ ADDRESS_LIMIT = 320
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+_PLAIN = re.compile(rf"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@{_DOMAIN.pattern}")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>,;:\\\[\]\ud800-\udfff]")
 
 
@@ -73,6 +74,8 @@ class EmailAddress:
     @classmethod
     def parse(cls, text: str) -> EmailAddress:
         """From `local@domain`, without display name or brackets. Raises InvalidInput."""
+        if len(text) <= 253 and _PLAIN.fullmatch(text):  # nothing to be made normal: nearly all, at half the time
+            return cls(text)
         text = text.strip()
         local, at, domain = text.rpartition("@")
         bare = local[1:-1] if len(local) > 1 and local[0] == local[-1] == '"' else local

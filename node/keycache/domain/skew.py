@@ -11,7 +11,7 @@ once the witnessed time is a timeout later, and witnessed time is never faster t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -55,7 +55,7 @@ def judge(
     clocks = 1 + len(offsets or {})
     far = [name for name, offset in (offsets or {}).items() if abs(offset) > bound]
     if far and 2 * (clocks - len(far)) <= clocks:
-        return _suspect(f"The clock disagrees by more than {_span(bound)} with {', '.join(sorted(far))}.")
+        return ClockVerdict(trusted=False, reason=_disagreement(bound, far))
     return TRUSTED
 
 
@@ -82,6 +82,13 @@ def stamp(now: datetime, witnessed: datetime, cluster: datetime) -> datetime:
     clock is a day behind must not leave some that the others find expired. `cluster`: see `membership.cluster_time`.
     """
     return max(now, witnessed, cluster)
+
+
+def _disagreement(bound: timedelta, far: Sequence[str]) -> str:
+    return (
+        f"The clock disagrees by more than {_span(bound)} with {', '.join(sorted(far))}. This node removes nothing. Correct the clock that "
+        "is wrong, or run 'keycache purge --trust-clock' on a node whose clock is right."
+    )
 
 
 def _suspect(text: str) -> ClockVerdict:

@@ -51,8 +51,14 @@ def _read(value: bytes, protocol: Protocol, fingerprint: Fingerprint) -> EntryFa
 def _entry_name(key: str) -> tuple[Protocol, Fingerprint] | None:
     if not key.startswith(ENTRIES):
         return None
-    protocol, slash, fingerprint = key.removeprefix(ENTRIES).partition("/")
-    try:
-        return (Protocol(protocol.upper()), Fingerprint.parse(fingerprint)) if slash else None
-    except (ValueError, InvalidInput):
+    name, _, fingerprint = key.removeprefix(ENTRIES).partition("/")
+    protocol = _PROTOCOLS.get(name.upper())
+    if protocol is None:
         return None
+    try:
+        return protocol, Fingerprint.parse(fingerprint)
+    except InvalidInput:
+        return None
+
+
+_PROTOCOLS = {protocol.value: protocol for protocol in Protocol}

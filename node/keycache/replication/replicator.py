@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import timedelta
 
 from keycache.codec import encode_settings
@@ -52,9 +52,19 @@ class Replicator:
     people."""
 
     def __init__(
-        self, *, log: EntryLog, replica: Replica, view: View, clock: Clock, offload: Offload, check: RestartCheck
+        self,
+        *,
+        log: EntryLog,
+        replica: Replica,
+        view: View,
+        clock: Clock,
+        offload: Offload,
+        check: RestartCheck,
+        on_listed: Callable[[Revision], None] = lambda _revision: None,
     ) -> None:
+        """`on_listed` is told of each listing that made the replica anew."""
         self._log = log
+        self._on_listed = on_listed
         self._replica = replica
         self._view = view
         self._clock = clock
@@ -218,6 +228,7 @@ class Replicator:
             await self._offload(self._replica.replace, pull, Cursor(identity=identity, revision=revision))
         self._view.load()
         self._listing_due, self._missing = False, 0
+        self._on_listed(revision)
         await self._advance(revision)
         for reader in self._readers:
             reader.lose(revision)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from keycache.codec import duration, wire_enum
+from keycache.codec.wire import stamp, varint
 from keycache.domain.entry import Origin
 from keycache.domain.lookup import MISS_ADVICE, Answer, Found, MissCode, Served
 from keycache.v1 import cache_pb2
@@ -21,59 +22,11 @@ _FIELD_2 = b"\x12"
 _FIELD_3 = b"\x1a"
 _FIELD_4 = b"\x22"
 _FIELD_5 = b"\x2a"
-_VARINT_1 = b"\x08"
 _VARINT_2 = b"\x10"
 
 _ORIGIN = {origin: _VARINT_2 + bytes([wire_enum(origin)]) for origin in Origin}
 
 BAD_ADDRESS = "This is not a mail address; write it as name@example.org."
-
-
-def _small(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-_SMALL = tuple(_small(number) for number in range(1 << 14))
-_MORE = tuple(bytes([number & 0x7F | 0x80, number >> 7 | 0x80]) for number in range(1 << 14))
-"""Of 14 bits: the encoding if they are the last ones, and the one if more follow. Two megabytes for a third of the time."""
-
-
-_STAMP_LENGTH = tuple(bytes([size, 8]) for size in range(16))
-"""Length of a Timestamp's body, and the tag of its first field."""
-
-
-def varint(number: int) -> bytes:
-    """A number from 0 to 2**64 - 1."""
-    if number < 0x4000:
-        return _SMALL[number]
-    if number < 0x10000000:
-        return _MORE[number & 0x3FFF] + _SMALL[number >> 14]
-    return _MORE[number & 0x3FFF] + _MORE[number >> 14 & 0x3FFF] + varint(number >> 28)
-
-
-def stamp(microseconds: int) -> bytes:
-    """A google.protobuf.Timestamp with its length before it."""
-    seconds, fraction = divmod(microseconds, 1_000_000)
-    if 0x10000000 <= seconds < 0x800000000:  # five bytes: 1978 to 3058
-        five = _MORE[seconds & 0x3FFF] + _MORE[seconds >> 14 & 0x3FFF] + _SMALL[seconds >> 28]
-        if not fraction:
-            return b"\x06\x08" + five
-        nanos = fraction * 1000
-        rest = (
-            varint(nanos) if nanos < 0x10000000 else _MORE[nanos & 0x3FFF] + _MORE[nanos >> 14 & 0x3FFF] + _SMALL[nanos >> 28]
-        )
-        return _STAMP_LENGTH[7 + len(rest)] + five + _VARINT_2 + rest
-    body = b""
-    if seconds:
-        body = _VARINT_1 + varint(seconds & 0xFFFFFFFFFFFFFFFF)  # before 1970: two's complement of 64 bits
-    if fraction:
-        body += _VARINT_2 + varint(fraction * 1000)
-    return _SMALL[len(body)] + body
 
 
 def _found(found: Found) -> bytes:

@@ -324,14 +324,18 @@ _UNLISTED = """SELECT id, mod_revision, hash FROM entry WHERE id > ? AND id NOT 
 
 def _fill(connection: sqlite3.Connection, writer: RowWriter, changes: Iterator[Sequence[ReplicaChange]]) -> None:
     """Into an empty replica: indexes are built once at the end, by sorting, not by a million inserts in random order. The one on
-    fingerprints stays: a listing comes in its order, and it catches an entry that is listed twice."""
+    fingerprints stays: a listing comes in its order, and it finds an entry that is listed twice."""
     indexes = connection.execute(
         """SELECT name, sql FROM sqlite_schema
         WHERE type = 'index' AND tbl_name IN ('entry', 'address') AND sql IS NOT NULL AND name <> 'entry_by_fingerprint'"""
     ).fetchall()
     for name, _ in indexes:
         connection.execute(f'DROP INDEX "{name}"')
+    highest: dict[int, str] = {}
     for entries in _pieces(changes, writer):
-        writer.put(entries, writer.known(entries))
+        ordered = all(fingerprint > highest.get(protocol, "") for protocol, fingerprint in entries)
+        writer.put(entries, {} if ordered else writer.known(entries))
+        for protocol, fingerprint in entries:
+            highest[protocol] = max(fingerprint, highest.get(protocol, ""))
     for _, sql in indexes:
         connection.execute(sql)

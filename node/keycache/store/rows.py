@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
+from keycache.codec.wire import stamp
 from keycache.domain.entry import Protocol, Trust
 from keycache.domain.log import entry_key
 from keycache.domain.lookup import PROTOCOLS, TRUSTS, EntryFacts, ReadyRow, Row, ready_origin
 from keycache.domain.names import Fingerprint
 from keycache.domain.ports import SortBy
-from keycache.v1 import cache_pb2
 
 PROTOCOL_NUMBER = {protocol: number for number, protocol in enumerate(PROTOCOLS)}
 TRUST_NUMBER = {trust: number for number, trust in enumerate(TRUSTS)}
@@ -42,17 +42,10 @@ def ready(facts: EntryFacts) -> Ready:
     origin = ready_origin(facts)
     if origin is None:
         return None, None, None
-    cached, refreshed = facts.times[2 * origin], facts.times[2 * origin + 1]
-    assert cached is not None
-    assert refreshed is not None
-    # Dictionaries: half the time of making a Timestamp and copying it.
-    found = cache_pb2.FoundKey(origin=origin + 1, cached_at=_stamp(cached), refreshed_at=_stamp(refreshed))  # type: ignore[arg-type]
-    return origin, refreshed, found.SerializeToString(deterministic=True)
-
-
-def _stamp(microseconds: int) -> dict[str, int]:
-    seconds, fraction = divmod(microseconds, 1_000_000)
-    return {"seconds": seconds, "nanos": fraction * 1000}
+    refreshed = stamp(facts.refreshed)
+    cached = refreshed if facts.cached == facts.refreshed else stamp(facts.cached)
+    # Fields 2 to 4 of a FoundKey.
+    return origin, facts.refreshed, b"\x10%c\x1a%b\x22%b" % (origin + 1, cached, refreshed)
 
 
 def ready_row(place: int, facts: EntryFacts) -> ReadyRow:

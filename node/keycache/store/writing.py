@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 from keycache.domain.lookup import EntryFacts
@@ -104,25 +103,30 @@ class RowWriter:
         made = [_rows(*one) for one in updated]
         run(_update("entry", _ENTRY, "id"), [entry for entry, _ in made])
         run(_update("answer", _ANSWER, "entry"), [answer for _, answer in made])
-        made = [_rows(*one) for one in inserted]
-        self._insert("entry", (*_ENTRY, "id"), [entry for entry, _ in made])
-        self._insert("answer", (*_ANSWER, "entry"), [answer for _, answer in made])
-        addresses = [
-            (number, address.lower(), address, address.rpartition("@")[2])  # as EmailAddress has `index` and `domain`
-            for number, facts, _, _ in (*updated, *inserted)
-            for address in facts.addresses
-        ]
+        entries: list[Any] = []
+        answers: list[Any] = []
+        for one in inserted:
+            entry, answer = _rows(*one)
+            entries += entry
+            answers += answer
+        addresses: list[Any] = []
+        for number, facts, _, _ in (*updated, *inserted):
+            for address in facts.addresses:  # as EmailAddress has `index` and `domain`
+                addresses += (number, address.lower(), address, address.rpartition("@")[2])
+        self._insert("entry", (*_ENTRY, "id"), entries)
+        self._insert("answer", (*_ANSWER, "entry"), answers)
         self._insert("address", ("entry", "indexed", "text", "domain"), addresses)
 
     # SQLite works without Python's lock during a statement, and needs it between two. With many rows in one, a thread that makes the
     # next page of a listing works meanwhile; with one row in each, the two would take turns. Powers of two, so that any number of
     # rows takes few statements, all of which stay prepared.
-    def _insert(self, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-        done = 0
-        while left := len(rows) - done:
-            size = min(BLOCK, 1 << left.bit_length() - 1)
-            self._connection.execute(_insert(table, columns, size), [*chain.from_iterable(rows[done : done + size])])
-            done += size
+    def _insert(self, table: str, columns: tuple[str, ...], values: Sequence[Any]) -> None:
+        """`values`: of all rows, one after the other."""
+        done, width = 0, len(columns)
+        while left := (len(values) - done) // width:
+            rows = min(BLOCK, 1 << left.bit_length() - 1)
+            self._connection.execute(_insert(table, columns, rows), values[done : done + rows * width])
+            done += rows * width
 
     def document_revision(self, key: str) -> int:
         """0 when there is none."""
