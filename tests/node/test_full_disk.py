@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,41 +12,11 @@ import pytest
 from keycache.domain.errors import KeycacheError, Unavailable
 from keycache.v1 import cache_pb2
 from support.command import spawn
+from support.disks import fill_up, give_back, small_disk
 from support.scenario import Running, digest_of, running
 from support.scenario_people import Person, people
 
 MIB, PAGE = 1024 * 1024, 4096
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A file system of that many bytes, for data and logs alike."""
-    folder.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True, capture_output=True)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this machine lets nobody mount: {error.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True, capture_output=True)
-
-
-def fill_up(folder: Path) -> Path:
-    """Take all the room that is left."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(b"\0" * size)
-            except OSError:
-                continue
-    return ballast
-
-
-def give_back(ballast: Path, size: int) -> None:
-    os.truncate(ballast, ballast.stat().st_size - size)
 
 
 async def harvest_until_refused(node: Running, who: Iterator[Person]) -> tuple[list[Person], Person, KeycacheError]:
