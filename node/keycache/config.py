@@ -163,11 +163,14 @@ class _Section(BaseModel):
 
 
 class Listen(_Section):
-    """Where the node is reached. `names`: further host names or IP addresses for its certificate. `metrics`: None is off."""
+    """Where the node is reached. `names`: further host names or IP addresses for its certificate. `metrics`, `join`: None is off."""
 
     grpc: Annotated[Endpoint, _tolerant(_endpoint), Field(description="host:port")] = Endpoint("127.0.0.1", 7640)
     metrics: Annotated[Endpoint | None, _tolerant(_endpoint_or_off), Field(description="host:port or off")] = Endpoint(
         "127.0.0.1", 7641
+    )
+    join: Annotated[Endpoint | None, _tolerant(_endpoint_or_off), Field(description="host:port or off")] = Endpoint(
+        "127.0.0.1", 7642
     )
     names: Annotated[
         tuple[Annotated[str, AfterValidator(_name)], ...], _Texts, Field(description="a list of host names and IP addresses")
