@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keycache.clock import SystemClock
@@ -33,12 +34,12 @@ def host(tmp_path: Path) -> NodePki:
     return host_pki(tmp_path / "host")
 
 
-async def doubt(token: JoinToken, *, now: datetime = NOW, timeout: float = 5) -> tuple[Doubt, str]:
+async def doubt(token: JoinToken, *, now: datetime = NOW, within: float = 5) -> tuple[Doubt, str]:
     """What look_at says of the token's one host; that find_host raises the same."""
-    found = await look_at(token.endpoints[0], authority=token.authority, now=now, timeout=timeout)
+    found = await look_at(token.endpoints[0], authority=token.authority, now=now, timeout=within)
     assert isinstance(found, Doubtful)
     with pytest.raises(KeycacheError) as raised:
-        await find_host(token, now=now, timeout=timeout)
+        await find_host(token, now=now, timeout=within)
     assert raised.value.text == found.text
     return found.doubt, str(raised.value)
 
@@ -122,7 +123,7 @@ async def test_what_speaks_no_tls_is_told_as_that(host: NodePki, answer: bytes) 
 
 async def test_a_host_that_says_nothing_is_waited_for_only_so_long(host: NodePki) -> None:
     async with talking(b"", end=False) as port:
-        assert (await doubt(token_for(host, port), timeout=0.2))[0] is Doubt.NO_TLS
+        assert (await doubt(token_for(host, port), within=0.2))[0] is Doubt.NO_TLS
 
 
 async def test_a_flood_in_place_of_a_handshake_is_not_read_to_its_end(host: NodePki) -> None:
@@ -233,8 +234,6 @@ def test_an_authority_that_is_not_signed_with_its_own_key_is_none(host: NodePki)
     forged = x509.CertificateBuilder(
         name("Keycache CA of host"), name("Keycache CA of host"), public, 7, NOW - timedelta(days=1), NOW + timedelta(days=1)
     ).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    from cryptography.hazmat.primitives.hashes import SHA256
-
     found = judge(host.server.certificate, forged.sign(signer, SHA256()).public_bytes(Encoding.PEM), pinned=host)
     assert isinstance(found, Doubtful)
     assert found.doubt is Doubt.NO_AUTHORITY
