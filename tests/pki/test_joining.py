@@ -131,6 +131,9 @@ class Answers:
     def of_another_node(self) -> dict[str, object]:
         return {"certificate": self.host.sign_node(request(self.place).csr, node=HOST, names=(), now=NOW).certificate}
 
+    def of_the_right_authority_but_signed_by_another(self) -> dict[str, object]:
+        return {"certificate": self.other.sign_node(request(self.place).csr, node=JOINER, names=(), now=NOW).certificate}
+
     def of_a_client(self) -> dict[str, object]:
         return {"certificate": self.host.admin.certificate}
 
