@@ -16,6 +16,8 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,14 +26,21 @@ import uvloop
 from keycache import logs
 from keycache.anchors import load_certificates, load_crls
 from keycache.cache import KeyCache, NodeFacts, Ports, build
+from keycache.cache.results import NodeStatus
 from keycache.clock import SystemClock
-from keycache.config import Config, Endpoint
-from keycache.domain.errors import KeycacheError
+from keycache.config import Cluster, Config, Endpoint
+from keycache.domain.capacity import advise
+from keycache.domain.errors import KeycacheError, LogUnavailable
 from keycache.domain.names import NodeId
+from keycache.etcd.client import EtcdClient
+from keycache.etcd.connection import EtcdTls
+from keycache.etcd.log import EtcdLog
+from keycache.etcd.monitor import EtcdMonitor
 from keycache.harvest.budget import Budget
-from keycache.metrics import HttpServer, Metrics, Snapshot
+from keycache.metrics import ClusterSnapshot, HttpServer, Metrics, Snapshot
 from keycache.pki import NodePki, machine_names, open_pki, write_private
 from keycache.pki.files import read
+from keycache.replication.link import LinkState
 from keycache.sandbox.limits import MIB, SandboxLimits
 from keycache.sandbox.pool import WorkerPool
 from keycache.services.server import Server, ServerOptions
@@ -45,8 +54,15 @@ NODE_ID_FILE = "node-id"
 GRACE_SECONDS = 20.0
 """For calls in flight at a stop. Below the 30 s that Kubernetes, and the 90 s that systemd, wait by default before they kill."""
 
+GARBAGE_THRESHOLD = 50_000
+"""New objects between two searches for cycles. The few pages of a listing that are under way are some 20,000 objects without any:
+by default they are looked through dozens of times, a tenth of a first sync, measured."""
+
 _M_MMAP_THRESHOLD = -3
 """Of mallopt(3)."""
+
+WATCH_SECONDS = 10.0
+"""Between two looks at etcd's members: each costs them a status call, and nobody reacts faster to a quota."""
 
 RENEWAL_SECONDS = 86_400.0
 """Certificates are renewed at a third of their life, so once a day is often enough."""
@@ -56,7 +72,7 @@ _log = logs.get_logger(__name__)
 
 def run(config: Config) -> int:
     """Run a node until SIGTERM or SIGINT; the exit code. Raises KeycacheError when it cannot start or go on."""
-    _give_memory_back()
+    settle_process()
     clock = SystemClock()
     logs.configure(form="json" if config.log.format == "json" else "console", level=config.log.level, now=clock.now)
     try:
@@ -69,11 +85,32 @@ def run(config: Config) -> int:
     return 0
 
 
-def _give_memory_back() -> None:
-    """Buffers of large mails go back to the system when they are freed. By itself glibc learns from the first of them to keep such
-    sizes: after eight mails of 25 MiB at once a node held 950 MiB for good, with this 310. Other C libraries have no such switch."""
+def settle_process() -> None:
+    """How a node's process uses memory; measurements in another process begin with it, too."""
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    # Buffers of large mails go back to the system when they are freed. By itself glibc learns from the first of them to keep such
+    # sizes: after eight mails of 25 MiB at once a node held 950 MiB for good, with this 310. Other C libraries have no such switch.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MIB)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """The log that this node shares, and the eye on what carries it."""
+
+    log: EtcdLog
+    monitor: EtcdMonitor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Node:
+    """What was built. `shared` None: the node works alone."""
+
+    cache: KeyCache
+    server: Server
+    http: HttpServer
+    pki: NodePki
+    shared: _Shared | None
 
 
 async def _serve(config: Config, clock: SystemClock) -> None:
@@ -81,27 +118,30 @@ async def _serve(config: Config, clock: SystemClock) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with _node(config, clock) as (cache, server, http, pki), asyncio.TaskGroup() as group:
+    async with _node(config, clock) as node, asyncio.TaskGroup() as group:
         ready = asyncio.Event()
-        flows = group.create_task(cache.run(ready), name="flows")
+        flows = group.create_task(node.cache.run(ready), name="flows")
+        watching = group.create_task(_watch(node, config.cluster.quota, clock), name="watching")
         await _either(ready, stopping)
         if not stopping.is_set():
             try:
-                await _open(config, server, http)
-                renewal = group.create_task(_renew(pki, server, clock), name="renewal")
+                await _open(config, node)
+                renewal = group.create_task(_renew(node.pki, node.server, clock), name="renewal")
                 await stopping.wait()
                 _log.info("node stopping", grace_seconds=GRACE_SECONDS)
             finally:  # also when a port is taken or a flow fails: gRPC's server must not outlive the loop
-                await _shut(config, server, http)
+                await _shut(config, node.server, node.http)
             renewal.cancel()
+        watching.cancel()
         flows.cancel()
     _log.info("node stopped")
 
 
 @contextlib.asynccontextmanager
-async def _node(config: Config, clock: SystemClock) -> AsyncIterator[tuple[KeyCache, Server, HttpServer, NodePki]]:
+async def _node(config: Config, clock: SystemClock) -> AsyncIterator[_Node]:
     number = version("keycache")
     store = await asyncio.to_thread(open_store, config.data_dir)
+    shared = _shared(config.cluster)
     try:
         names = (*config.listen.names, config.listen.grpc.host, *machine_names())
         pki = open_pki(config.data_dir / "pki", names=[name for name in names if name not in _ANY], now=clock.now())
@@ -117,7 +157,15 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[tuple[KeyCa
         )
         async with WorkerPool(limits, Budget(message_bytes=config.mail.message_limit)) as pool:
             cache = build(
-                Ports(log=store.log, replica=store.replica, examiner=pool, clock=clock, offload=store.database.run),
+                Ports(
+                    log=store.log if shared is None else shared.log,
+                    replica=store.replica,
+                    outbox=store.outbox,
+                    examiner=pool,
+                    clock=clock,
+                    offload=store.database.run,
+                    presence=None if shared is None else shared.log,
+                ),
                 NodeFacts(
                     node_id=_node_id(config.data_dir),
                     version=number,
@@ -125,6 +173,8 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[tuple[KeyCa
                     anchors=anchors.der,
                     crls=crls.der,
                     purge_interval=config.purge.interval,
+                    cluster_name=config.cluster.name,
+                    address=str(config.cluster.address or _reached_at(config.listen.grpc)),
                 ),
                 on_removed=metrics.purged,
             )
@@ -138,13 +188,50 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[tuple[KeyCa
                 options=ServerOptions(listen=(str(config.listen.grpc),), message_limit=config.mail.message_limit),
             )
             http = HttpServer(metrics=_Scrape(cache, pool, metrics), not_ready=cache.not_ready)
-            yield cache, server, http, pki
+            yield _Node(cache=cache, server=server, http=http, pki=pki, shared=shared)
     finally:
+        if shared is not None:
+            await shared.log.close()
         await asyncio.to_thread(store.close)
 
 
-async def _open(config: Config, server: Server, http: HttpServer) -> None:
+def _shared(cluster: Cluster) -> _Shared | None:
+    if not cluster.endpoints:
+        return None
+    tls = None
+    if cluster.ca is not None:
+        files = (cluster.ca, cluster.certificate, cluster.key)
+        ca, certificate, key = (b"" if path is None else read(path) or b"" for path in files)
+        tls = EtcdTls(ca=ca, certificate=certificate, key=key)
+    client = EtcdClient(cluster.endpoints, tls)
+    return _Shared(log=EtcdLog(client, cluster.name), monitor=EtcdMonitor(client))
+
+
+async def _watch(node: _Node, quota: int, clock: SystemClock) -> None:
+    """Keep in view what the node depends on, and tell once when that changes. A node alone depends on nothing."""
+    if node.shared is None:
+        return
+    before = None
+    while True:
+        seen = await node.shared.monitor.endpoints()
+        node.cache.cluster.endpoints = tuple(replace(one, quota_bytes=one.quota_bytes or quota) for one in seen)
+        keeps_history = False
+        with contextlib.suppress(LogUnavailable):
+            keeps_history = await node.shared.monitor.keeps_history()
+        node.cache.cluster.advice = advise(node.cache.cluster.endpoints, keeps_history=keeps_history)
+        link = node.cache.replicator.state
+        if link not in {before, LinkState.STARTING}:
+            tell = _log.info if link is LinkState.FOLLOWING else _log.warning
+            tell("link to the log", state=link.value, reason=node.cache.replicator.reason)
+            before = link
+        await clock.sleep(WATCH_SECONDS)
+
+
+async def _open(config: Config, node: _Node) -> None:
+    server, http = node.server, node.http
     await server.start()
+    if config.cluster.address is None:
+        node.cache.cluster.address = str(_reached_at(Endpoint(config.listen.grpc.host, server.ports[0])))
     grpc = str(Endpoint(config.listen.grpc.host, server.ports[0]))
     metrics = None
     if config.listen.metrics is not None:
@@ -195,16 +282,37 @@ class _Scrape:
         self._deaths = pool.replaced
         self._metrics.in_flight(pool.busy + pool.waiting)
         self._metrics.ready(ready=not self._cache.not_ready())
-        self._metrics.show(
-            Snapshot(
-                counts=status.entries,
-                applied_revision=status.applied_revision,
-                log_age=self._cache.lookups.log_age,
-                purge=status.purge.state,
-                purge_waiting=status.purge.waiting,
-            )
-        )
+        self._metrics.show(_snapshot(status, self._cache.lookups.log_age))
         return self._metrics.text()
+
+
+def _snapshot(status: NodeStatus, log_age: timedelta | None) -> Snapshot:
+    cluster = status.cluster
+    return Snapshot(
+        counts=status.entries,
+        applied_revision=status.applied_revision,
+        log_age=log_age,
+        purge=status.purge.state.value if cluster is None else cluster.purge_state,
+        purge_waiting=status.purge.waiting if cluster is None else cluster.purge_waiting,
+        cluster=None
+        if cluster is None
+        else ClusterSnapshot(
+            link=cluster.link,
+            links=tuple(link.value for link in LinkState),
+            outbox_entries=cluster.outbox_entries,
+            outbox_bytes=cluster.outbox_bytes,
+            members=cluster.members,
+            worst_skew=cluster.worst_skew,
+            repaired=cluster.repaired,
+            etcd=cluster.etcd,
+        ),
+    )
+
+
+def _reached_at(listen: Endpoint) -> Endpoint:
+    """Where others reach what listens there, as far as one can guess."""
+    host = next(iter(machine_names()), listen.host) if listen.host in _ANY else listen.host
+    return Endpoint(host, listen.port)
 
 
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- no names for a certificate

@@ -268,7 +268,7 @@ class NeverLosesOnDisk(NeverLoses):
     def make_node(self) -> Node:
         self.folder = tempfile.mkdtemp(prefix="keycache-test-")
         self.store = open_store(Path(self.folder))
-        return Node(log=self.store.log, replica=self.store.replica, offload=self._offload)
+        return Node(log=self.store.log, replica=self.store.replica, outbox=self.store.outbox, offload=self._offload)
 
     async def _offload(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self.store.database.run(function, *arguments)
@@ -276,7 +276,7 @@ class NeverLosesOnDisk(NeverLoses):
     def reopen(self) -> None:
         self.store.close()
         self.store = open_store(Path(self.folder))
-        self.node.log, self.node.replica = self.store.log, self.store.replica
+        self.node.log, self.node.replica, self.node.outbox = self.store.log, self.store.replica, self.store.outbox
 
     def teardown(self) -> None:
         super().teardown()

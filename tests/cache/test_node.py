@@ -8,11 +8,13 @@ import pytest
 
 from keycache.cache.results import NodeStatus
 from keycache.domain.entry import Defect, Origin, Trust
-from keycache.domain.errors import ForeignLog
+from keycache.domain.errors import LogUnavailable
 from keycache.domain.log import SETTINGS, Transaction
 from keycache.domain.ports import Counts
+from keycache.domain.restart import Action
 from keycache.domain.settings import Settings
 from keycache.replication.purger import PurgeStatus
+from keycache.replication.replicator import LinkState
 from keycache.store.memory import MemoryLog
 from support.entries import T0, fingerprint_of, make_entry, make_key, make_sighting
 from support.node import ENVELOPE, Node, running_node
@@ -61,19 +63,28 @@ async def test_a_node_without_settings_is_not_ready_and_says_why() -> None:
         assert (status.settings, status.entries) == (None, Counts(live=0, expired=0, held=0))
 
 
-async def test_a_node_does_not_start_on_another_log_and_loses_nothing_by_the_attempt() -> None:
+async def test_a_node_beside_another_log_serves_what_it_has_and_goes_on_when_the_right_one_is_back() -> None:
     """A data directory beside a wiped and rebuilt log: DESIGN 2.1."""
     async with running_node(make_entry(1), make_entry(2)) as node:
         digest, own = node.replica.digest(), node.log
         await node.stop()
-        node.log = MemoryLog()
-        with pytest.raises(ExceptionGroup) as refused:
-            await node.start()
-        assert refused.group_contains(ForeignLog, match="was filled from log")
+        node.log = other = MemoryLog()
+        await node.start()
+        assert node.cache.replicator.state is LinkState.REFUSED
+        assert node.served("user1@example.org") == [fingerprint_of(1).text]
+        assert node.cache.not_ready() == ""
+        with pytest.raises(LogUnavailable, match="takes no writes of this node now"):
+            await node.cache.harvesting.harvest(node.script.mail(make_key(3)), ENVELOPE)
+        with pytest.raises(LogUnavailable):
+            await node.cache.entries.delete(fingerprint_of(1).text, "admin")
+        report = await node.cache.check()
+        assert (report.action, report.kept, report.log_identity) == (Action.REFUSE, 2, other.identity)
+        await node.stop()
         assert node.replica.digest() == digest
-        assert node.replica.document(SETTINGS) is not None
+        assert (await other.head(), node.replica.document(SETTINGS) is not None) == (0, True)
         node.log = own
         await node.start()
+        assert node.cache.replicator.state is LinkState.FOLLOWING
         assert node.served("user1@example.org") == [fingerprint_of(1).text]
 
 

@@ -15,8 +15,9 @@ EXPECTED = {
     *("serve", "version", "status", "verdicts", "audit", "harvest", "explain", "lookup", "list", "search", "show", "delete"),
     *("purge", "import", "export", "block add", "block remove", "block list", "settings show", "settings set"),
     *("settings history", "settings import-prefs", "issuers list", "issuers approve", "issuers reject", "client issue"),
+    *("cluster members", "cluster check", "cluster resolve"),
 }
-"""DESIGN 8, as far as a node alone goes."""
+"""DESIGN 8, as far as it goes."""
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -82,6 +83,8 @@ def test_only_directions_that_may_be_stated_are_offered(name: str, capfd: pytest
         ["block", "add", "nobody"],
         ["harvest", "--direction", "unknown", "x.eml"],
         ["settings", "set", "harvested"],
+        ["cluster", "resolve"],
+        ["cluster", "resolve", "--merge", "--discard"],
     ],
     ids=" ".join,
 )

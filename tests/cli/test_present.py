@@ -61,6 +61,7 @@ def test_a_harvest_is_told_as_the_issue_asks() -> None:
                 "verdict": "CACHED",
                 "detail": "new",
                 "advice": "nothing to do",
+                "queued": False,
             }
         ],
     }

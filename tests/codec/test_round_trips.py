@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keycache import codec
-from keycache.domain.administration import AuditRecord, Block, BlockKind, IssuerDecision, IssuerState
+from keycache.codec.facts import read_facts
+from keycache.domain.administration import AuditRecord, Block, BlockKind, Deletion, IssuerDecision, IssuerState
 from keycache.domain.entry import Defect, Entry, HeldReason, Origin, Protocol, Trust
 from keycache.domain.errors import InvalidInput
 from keycache.domain.settings import TIMEOUT_MAX, TIMEOUT_MIN, SettingChange, Settings, Timeouts
@@ -55,6 +56,10 @@ def test_a_span_comes_back_to_the_microsecond(span: timedelta) -> None:
     assert codec.span(codec.duration(span)) == span
 
 
+def test_a_span_back_has_both_parts_below_zero() -> None:
+    assert codec.duration(timedelta(seconds=-1.5)) == Duration(seconds=-1, nanos=-500_000_000)
+
+
 @pytest.mark.parametrize("seconds", [10**12, -(10**12), 2**62, -(2**62)])
 def test_times_beyond_the_calendar_are_refused_and_do_not_crash(seconds: int) -> None:
     with pytest.raises(InvalidInput, match="is not a date"):
@@ -85,7 +90,7 @@ def test_the_times_of_an_entry_are_exact_over_the_whole_calendar(first, last, bo
 @given(entry=entries())
 def test_the_two_halves_of_a_record_are_the_whole(entry: Entry) -> None:
     value = codec.encode_entry(entry)
-    key, rest = codec.halves(value)
+    key, rest = codec.halves(codec.decode(entry_pb2.Entry, value))
     assert codec.entry_of_halves(key, rest) == entry
     assert entry_pb2.Key.FromString(key) == codec.key_to_wire(entry.key)
     # Concatenated messages merge: field 1 and the rest, in any order, are the record.
@@ -127,7 +132,7 @@ def test_a_key_with_a_value_of_a_later_version_is_refused_and_never_misread(fiel
 
 @pytest.mark.parametrize("broken", [b"\xff", b"\x0a\x05abc", b"not a message at all"])
 def test_bytes_that_are_no_message_are_refused(broken: bytes) -> None:
-    for decode in (codec.decode_entry, codec.decode_settings, codec.halves):
+    for decode in (codec.decode_entry, codec.decode_settings, read_facts):
         with pytest.raises(InvalidInput):
             decode(broken)
 
@@ -177,6 +182,8 @@ def test_the_records_of_administrators_come_back_as_they_were(at, until, text, k
     assert codec.issuer_from_wire(_over_the_wire(codec.issuer_to_wire(decision))) == decision
     record = AuditRecord(at=at, actor=text, action=text, subject=text, detail=text)
     assert codec.audit_from_wire(_over_the_wire(codec.audit_to_wire(record))) == record
+    deletion = Deletion(at=at, actor=text)
+    assert codec.deletion_from_wire(_over_the_wire(codec.deletion_to_wire(deletion))) == deletion
     change = SettingChange(at=at, actor=text, name=text, old=text, new=text)
     assert codec.setting_change_from_wire(_over_the_wire(codec.setting_change_to_wire(change))) == change
 

@@ -32,11 +32,14 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     assert loaded.trust.anchor_paths == (Path("/etc/ssl/certs/ca-certificates.crt"),)
     assert loaded.direction_policy == DirectionPolicy()
     assert loaded.purge.interval == timedelta(minutes=5)
+    assert (loaded.cluster.name, loaded.cluster.endpoints, loaded.cluster.quota) == ("keycache", (), 0)
 
 
 def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     anchors = tmp_path / "anchors"
     anchors.mkdir()
+    pem = anchors / "a.pem"
+    pem.touch()
     loaded = load(
         tmp_path,
         f"""
@@ -64,6 +67,14 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         format = "text"
         [purge]
         interval = "90s"
+        [cluster]
+        name = "mail-keys"
+        endpoints = ["https://etcd1.example.org:2379", "https://[2001:db8::2]:2379/"]
+        ca = "{pem}"
+        certificate = "{pem}"
+        key = "{pem}"
+        quota = "8 GiB"
+        address = "mx1.example.org:7640"
         """,
     )
     assert loaded == config.Config(
@@ -80,6 +91,15 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         workers=config.Workers(count=3, memory_mb=1024, seconds=7.5),
         log=config.Log(level="debug", format="text"),
         purge=config.Purge(interval=timedelta(seconds=90)),
+        cluster=config.Cluster(
+            name="mail-keys",
+            endpoints=("https://etcd1.example.org:2379", "https://[2001:db8::2]:2379"),
+            ca=pem,
+            certificate=pem,
+            key=pem,
+            quota=8 * 2**30,
+            address=Endpoint("mx1.example.org", 7640),
+        ),
     )
     assert loaded.trust.anchor_paths == (anchors,)
     assert loaded.workers.processes == 3
@@ -93,7 +113,9 @@ def test_the_environment_overrules_the_file_and_lists_are_comma_separated(tmp_pa
         KEYCACHE_MAIL__MANAGED_DOMAINS="a.example, B.example",
         KEYCACHE_TRUST__SYSTEM_ANCHORS="no",
         KEYCACHE_WORKERS__COUNT="2",
+        KEYCACHE_CLUSTER__ENDPOINTS="http://10.0.0.1:2379, http://10.0.0.2:2379",
     )
+    assert loaded.cluster.endpoints == ("http://10.0.0.1:2379", "http://10.0.0.2:2379")
     assert loaded.listen.grpc == Endpoint("127.0.0.1", 0)
     assert loaded.direction_policy == DirectionPolicy(managed_domains=(Domain("a.example"), Domain("b.example")))
     assert loaded.mail.message_limit == 100_000
@@ -151,11 +173,29 @@ def test_a_file_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
         ("[workers]\ncount = 100", "allowed: 0 to 64"),
         ('[log]\nlevel = "loud"', "allowed: debug, info, warning or error"),
         ('[purge]\ninterval = "2d"', "2d is out of range; choose between 1s and 24h"),
+        ('[cluster]\nname = "Mail Keys"', "'Mail Keys' is not a cluster's name; write 1 to 64 of a-z, 0-9 and -"),
+        (
+            '[cluster]\nendpoints = ["etcd1:2379"]',
+            "'etcd1:2379' is not an endpoint of etcd; write it as https://etcd1.example.org:",
+        ),
+        ('[cluster]\nendpoints = ["http://etcd1"]', "'etcd1' is not host:port"),
+        ('[cluster]\nendpoints = ["http://a:1/prefix"]', "is not an endpoint of etcd"),
+        (
+            '[cluster]\nendpoints = ["http://a:1", "https://b:1"]',
+            "cluster in DIR/keycache.toml: some endpoints are http and some",
+        ),
+        ('[cluster]\nendpoints = ["https://a:1"]', "https endpoints need ca"),
+        ('[cluster]\nca = "/no/such"', "/no/such does not exist; allowed: an existing file"),
+        ('[cluster]\nca = "/"', "/ is no file"),
+        ('[cluster]\nendpoints = ["http://a:1"]\nca = "DIR/keycache.toml"', "ca, certificate and key are for https"),
+        ('[cluster]\ncertificate = "DIR/keycache.toml"', "certificate and key belong together"),
+        ('[cluster]\nquota = "1 MiB"', "allowed: 16 MiB to 100 GiB"),
+        ('[cluster]\naddress = "h:0"', "'h:0' names no port under which others could reach it"),
         ('[purge]\ninterval = "5"', "'5' is not a span of time (write a number with a unit"),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_what_is_allowed(tmp_path: Path, text: str, told: str) -> None:
-    assert told in mistakes(tmp_path, text)
+    assert told in mistakes(tmp_path, text.replace('"DIR', f'"{tmp_path}'))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

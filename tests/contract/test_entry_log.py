@@ -4,56 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
 from contract.harness import LogUnderTest
+from contract.log_words import committed, delete, heard, heard_until, listed, put, state_of
 from keycache.domain.errors import LogCompacted, LogUnavailable
-from keycache.domain.log import ABSENT, Batch, Committed, Event, Page, Record, Refuted, Transaction
-from keycache.domain.names import Revision
+from keycache.domain.log import ABSENT, IDENTITY, Batch, Committed, Event, Page, Record, Refuted, Survey, Transaction
+from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import EntryLog
-
-
-def put(compare: dict[str, Revision] | None = None, **puts: bytes) -> Transaction:
-    return Transaction(compare=compare or {}, puts=puts)
-
-
-def delete(*keys: str, compare: dict[str, Revision] | None = None) -> Transaction:
-    return Transaction(compare=compare or {}, puts={}, deletes=keys)
-
-
-async def committed(log: EntryLog, transaction: Transaction) -> Revision:
-    result = await log.commit(transaction)
-    assert isinstance(result, Committed)
-    return result.revision
-
-
-async def listed(log: EntryLog, page_size: int = 1000) -> list[Page]:
-    return [page async for page in log.list(page_size=page_size)]
-
-
-async def heard(watch: AsyncIterator[Batch]) -> Batch:
-    """The next batch that tells something."""
-    async with asyncio.timeout(10):
-        async for batch in watch:
-            if batch.events:
-                return batch
-    raise AssertionError("the watch ended")
-
-
-async def heard_until(watch: AsyncIterator[Batch], revision: Revision) -> list[tuple[Revision, Event]]:
-    events: list[tuple[Revision, Event]] = []
-    async with asyncio.timeout(10):
-        async for batch in watch:
-            events.extend(batch.events)
-            if batch.revision >= revision:
-                return events
-    raise AssertionError("the watch ended")
-
-
-async def state_of(log: EntryLog) -> dict[str, tuple[bytes, Revision]]:
-    return {record.key: (record.value, record.mod_revision) for page in await listed(log) for record in page.records}
 
 
 async def test_an_empty_log_lists_one_empty_page(log: EntryLog) -> None:
@@ -183,9 +142,10 @@ async def test_every_watch_hears_every_commit(log: EntryLog) -> None:
     assert {batch.revision for batch in await asyncio.gather(*waiting)} == {revision}
 
 
-async def test_a_revision_is_never_split_over_two_batches(log: EntryLog) -> None:
+async def test_a_revision_is_never_split_over_two_batches(under_test: LogUnderTest) -> None:
+    log, size = under_test.log, under_test.most_operations
     start = await log.head()
-    big = {f"k{number:05}": b"x" for number in range(1500)}
+    big = {f"k{number:05}": b"x" for number in range(size)}
     first = await committed(log, Transaction(compare={}, puts=big))
     second = await committed(log, put(last=b"y"))
     seen: list[Revision] = []
@@ -195,10 +155,10 @@ async def test_a_revision_is_never_split_over_two_batches(log: EntryLog) -> None
         revisions = [revision for revision, _ in batch.events]
         assert revisions == sorted(revisions)
         assert not set(revisions) & set(seen)
-        assert revisions.count(first) in (0, 1500)
+        assert revisions.count(first) in (0, size)
         assert batch.revision >= revisions[-1]
         seen.extend(revisions)
-    assert seen == [first] * 1500 + [second]
+    assert seen == [first] * size + [second]
 
 
 async def test_a_watch_below_what_was_compacted_says_so_and_one_from_the_new_head_goes_on(under_test: LogUnderTest) -> None:
@@ -281,6 +241,97 @@ async def test_a_commit_whose_caller_gave_up_is_all_there_or_not_at_all_and_wake
         await committed(log, put(a=b"1", b=b"1"))
     assert {event.key for _, event in (await waiting).events} == {"a", "b"}
     assert set(await state_of(log)) == {"a", "b"}
+
+
+async def test_a_listing_of_keys_leaves_the_values_out_and_tells_the_revisions(log: EntryLog) -> None:
+    first = await committed(log, put(a=b"1"))
+    second = await committed(log, put(b=b"2"))
+    pages = [page async for page in log.list(page_size=1, keys_only=True)]
+    assert [record for page in pages for record in page.records] == [
+        Record(key="a", value=b"", mod_revision=first),
+        Record(key="b", value=b"", mod_revision=second),
+    ]
+    assert {page.revision for page in pages} == {second}
+
+
+async def test_a_survey_tells_whose_log_it_is_how_far_it_is_and_what_stands_in_it(log: EntryLog) -> None:
+    first = await committed(log, put(a=b"1"))
+    second = await committed(log, Transaction(compare={}, puts={"b": b"2", "c": b"3"}))
+    assert await log.survey(["c", "nothing", "a"], since=first) == Survey(
+        identity=log.identity,
+        head=second,
+        compacted=False,
+        records={
+            "c": Record(key="c", value=b"3", mod_revision=second),
+            "nothing": None,
+            "a": Record(key="a", value=b"1", mod_revision=first),
+        },
+    )
+    assert await log.survey() == Survey(identity=log.identity, head=second, compacted=False, records={})
+
+
+async def test_a_survey_of_many_keys_is_of_one_revision(log: EntryLog) -> None:
+    puts = {f"k{number:03}": b"%d" % number for number in range(100)}
+    revision = await committed(log, Transaction(compare={}, puts=puts))
+    found = await log.survey([*puts, "last"])
+    assert found.head == revision
+    assert found.records == {
+        **{key: Record(key=key, value=value, mod_revision=revision) for key, value in puts.items()},
+        "last": None,
+    }
+
+
+async def test_a_survey_tells_whether_a_watch_could_go_on(under_test: LogUnderTest) -> None:
+    log = under_test.log
+    start = await committed(log, put(a=b"1"))
+    await committed(log, put(a=b"2"))
+    await committed(log, delete("a"))
+    await under_test.compact()
+    assert (await log.survey(since=start)).compacted
+    head = await log.head()
+    assert not (await log.survey(since=head)).compacted
+    watch = log.watch(after=head)
+    revision = await committed(log, put(b=b"2"))
+    assert (await heard(watch)).revision == revision
+
+
+async def test_a_new_lifetime_begins_in_place_of_the_one_that_was_meant(log: EntryLog) -> None:
+    new = ClusterIdentity("new" * 8)
+    await committed(log, put(a=b"1"))
+    result = await log.found(new, {"b": b"2"}, instead_of=log.identity)
+    assert isinstance(result, Committed)
+    log.bind(new)
+    assert log.identity == new
+    found = await log.survey(["b"])
+    assert (found.identity, found.records) == (new, {"b": Record(key="b", value=b"2", mod_revision=result.revision)})
+    assert {event.key for _, event in (await heard(log.watch(after=Revision(result.revision - 1)))).events} == {"b"}
+
+
+async def test_a_lifetime_is_not_begun_in_place_of_another_one(log: EntryLog) -> None:
+    old = log.identity
+    for meant in (None, ClusterIdentity("another" * 4)):
+        result = await log.found(ClusterIdentity("new" * 8), {"b": b"2"}, instead_of=meant)
+        assert isinstance(result, Refuted)
+        known = result.current[IDENTITY]
+        assert known is not None
+        assert known.value == old.text.encode()
+    found = await log.survey(["b"])
+    assert (found.identity, found.records) == (old, {"b": None})
+
+
+async def test_it_may_be_bound_to_what_it_is(log: EntryLog) -> None:
+    log.bind(log.identity)
+    assert await log.head() == (await log.survey()).head
+
+
+async def test_the_identity_is_no_record_and_no_event(log: EntryLog) -> None:
+    head = await log.head()
+    revision = await committed(log, put(a=b"1", z=b"2"))
+    assert [record.key for page in await listed(log) for record in page.records] == ["a", "z"]
+    assert await heard_until(log.watch(after=head), revision) == [
+        (revision, Event(key="a", value=b"1")),
+        (revision, Event(key="z", value=b"2")),
+    ]
 
 
 async def test_the_identity_does_not_change(log: EntryLog) -> None:

@@ -18,7 +18,7 @@ from keycache.domain.lookup import Row
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Counts, Replica, ReplicaChange
 from keycache.v1 import cache_pb2
-from support.entries import T0, fingerprint_of, gone, make_entry, make_sighting, put
+from support.entries import T0, facts_of, fingerprint_of, gone, make_entry, make_sighting, put
 
 
 # Rows and cursor
@@ -58,8 +58,8 @@ def test_an_applied_entry_is_found_by_address_by_fingerprint_and_by_name(replica
         defect=2,
         evidence=codec.to_us(T0) + 1,
         mod_revision=7,
-        key=codec.halves(codec.encode_entry(entry))[0],
-        rest=codec.halves(codec.encode_entry(entry))[1],
+        key=facts_of(entry).key,
+        rest=facts_of(entry).rest,
     )
     second = row._replace(address="second@example.com")
     not_ready = (None, None, row.not_before, row.not_after, None, row.key)
@@ -91,7 +91,7 @@ def test_a_ready_entry_is_read_with_its_sighting_as_the_wire_has_it(replica: Rep
         refreshed_at=codec.timestamp(sighting.refreshed_at),
     )
     fixed = (codec.to_us(T0) + 1, None, codec.to_us(T0), found.SerializeToString())
-    row = (number, *fixed, codec.halves(codec.encode_entry(entry))[0])
+    row = (number, *fixed, facts_of(entry).key)
     assert list(replica.lookup_ready(["bob@example.org"])) == [(0, *row)]
     assert list(replica.lookup_ready(["bob@example.org", "x@example.org", "bob@example.org"])) == [(0, *row), (2, *row)]
     assert list(replica.lookup_ready(["Bob@example.org"])) == list(replica.lookup_ready([])) == []

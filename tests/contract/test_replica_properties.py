@@ -45,7 +45,7 @@ class Replace:
 def entry_changes(revisions: st.SearchStrategy[int], *, removals: bool) -> st.SearchStrategy[EntryChange]:
     def change(entry: Entry, revision: int, removed: bool) -> EntryChange:
         made = put(entry, revision)
-        return replace(made, entry=None, value=b"") if removed else made
+        return replace(made, facts=None, value=b"") if removed else made
 
     return st.builds(change, entries(numbers=NUMBERS), revisions, st.booleans() if removals else st.just(False))
 

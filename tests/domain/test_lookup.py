@@ -5,22 +5,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keycache.codec import decode, encode_entry, from_us, to_us
+from keycache.codec import decode, from_us, to_us
 from keycache.domain.entry import Defect, Entry, Origin, Protocol, Sighting, Trust
 from keycache.domain.lookup import (
     DEFAULT_FILTER,
+    ORIGINS,
     Answer,
     LookupFilter,
     MissCode,
     Row,
     Served,
     choose,
-    ready_sighting,
+    ready_origin,
     serve_ready,
     timeouts_us,
 )
@@ -28,7 +30,7 @@ from keycache.domain.names import Revision
 from keycache.domain.settings import Timeouts
 from keycache.store.rows import ready_row, row
 from keycache.v1 import entry_pb2
-from support.entries import T0, fingerprint_of, make_entry, make_sighting
+from support.entries import T0, facts_of, fingerprint_of, make_entry, make_sighting
 from support.properties import bounded
 
 US, HOUR, DAY = timedelta(microseconds=1), timedelta(hours=1), timedelta(days=1)
@@ -38,7 +40,7 @@ EVERYTHING = LookupFilter(trusts=frozenset(Trust))
 
 def rows_of(*entries: Entry) -> list[Row]:
     """As a replica answers for each address of the entries."""
-    return [row(address.text, entry, Revision(1), encode_entry(entry)) for entry in entries for address in entry.key.addresses]
+    return [row(address.text, facts_of(entry), Revision(1)) for entry in entries for address in entry.key.addresses]
 
 
 def asked(
@@ -290,17 +292,17 @@ def served(
 ) -> Served | Answer | None:
     """The answer of the short way, between those to two other addresses."""
     texts = {fingerprint_of(number, protocol).text for number in blocked for protocol in Protocol}
-    rows = [ready_row(1, entry, encode_entry(entry)) for entry in entries for _ in entry.key.addresses]
+    rows = [ready_row(1, facts_of(entry)) for entry in entries for _ in entry.key.addresses]
     other = make_entry(19)
     before, answer, after = serve_ready(
-        [ready_row(0, other, encode_entry(other)), *rows][::shuffle],
+        [ready_row(0, facts_of(other)), *rows][::shuffle],
         3,
         timeouts=timeouts_us(timeouts or Timeouts()),
         now=to_us(now),
         blocked=(lambda key: decode(entry_pb2.Key, key).fingerprint in texts) if texts else None,
     )
     assert after == Answer((), MissCode.NOT_FOUND), "no row names this one"
-    assert before is None or (isinstance(before, tuple) and before[0] == row("", other, Revision(1), encode_entry(other)).key)
+    assert before is None or (isinstance(before, tuple) and before[0] == facts_of(other).key)
     return answer
 
 
@@ -335,12 +337,16 @@ def test_the_short_way_leaves_several_keys_of_one_address_to_be_ranked(count: in
 
 
 def test_only_an_entry_with_one_sighting_and_without_defect_or_doubt_is_ready() -> None:
+    def ready(*sightings: Sighting, **key: Any) -> Origin | None:
+        number = ready_origin(facts_of(bobs(1, *sightings, **key)))
+        return None if number is None else ORIGINS[number]
+
     sighting = make_sighting()
-    assert ready_sighting(bobs(1, sighting)) is sighting
-    assert ready_sighting(bobs(1, sighting, trust=Trust.BOUND)) is sighting
-    assert ready_sighting(bobs(1, sighting, trust=Trust.HELD)) is None
-    assert [ready_sighting(bobs(1, sighting, defect=defect)) for defect in Defect] == [None] * len(Defect)
-    assert ready_sighting(bobs(1, sighting, make_sighting(Origin.IMPORTED))) is None
+    assert [ready(make_sighting(origin)) for origin in Origin] == list(Origin)
+    assert ready(sighting, trust=Trust.BOUND) is Origin.HARVESTED
+    assert ready(sighting, trust=Trust.HELD) is None
+    assert [ready(sighting, defect=defect) for defect in Defect] == [None] * len(Defect)
+    assert ready(sighting, make_sighting(Origin.IMPORTED)) is None
 
 
 @bounded(200)
@@ -357,5 +363,5 @@ def test_the_short_way_never_says_anything_but_what_the_judge_says(entries, time
         assert (answer[0], answer[2]) == (found.row.key, found.expires_at)
     elif answer is not None:
         assert answer == judged
-    ready = len(entries) == 1 and ready_sighting(entries[0]) is not None
+    ready = len(entries) == 1 and ready_origin(facts_of(entries[0])) is not None
     assert isinstance(answer, tuple) == (ready and bool(judged.keys))

@@ -55,13 +55,15 @@ def test_a_clock_behind_the_newest_time_written_down_is_suspect(high_water: date
         ({"b": M}, True),
         ({"b": 3 * M}, False),  # of two, nobody can tell which is wrong
         ({"b": -3 * M}, False),
-        ({"b": 3 * M, "c": S}, False),
+        ({"b": 3 * M, "c": S}, True),  # one bad clock of three must not make the two good ones suspect each other
+        ({"b": 3 * M, "c": 3 * M}, False),
+        ({"b": 3 * M, "c": -3 * M}, False),  # of three that all disagree, nobody can tell either
         ({"b": 3 * M, "c": S, "d": S}, True),
         ({"b": 3 * M, "c": 3 * M, "d": S}, False),
         ({"b": 3 * M, "c": -3 * M, "d": S, "e": S, "f": S}, True),
     ],
 )
-def test_the_clock_is_suspect_when_half_of_the_others_or_more_disagree(offsets: dict, trusted: bool) -> None:
+def test_the_clock_is_suspect_unless_those_that_agree_with_it_are_a_majority_of_all(offsets: dict, trusted: bool) -> None:
     verdict = judge(now=START, start=START, high_water=None, bound=BOUND, offsets=offsets)
     assert verdict.trusted == trusted
     assert trusted or "disagrees by more than 2.0 minutes with b" in verdict.reason
@@ -77,8 +79,12 @@ def test_witnessed_time_begins_with_the_wall_clock_on_the_first_start() -> None:
 
 
 def test_a_sighting_is_never_stamped_before_a_time_that_has_come_for_certain() -> None:
-    assert stamp(T0, T0 - H) == T0
-    assert stamp(datetime(1970, 1, 1, tzinfo=T0.tzinfo), T0) == T0
+    assert stamp(T0, T0 - H, T0) == T0
+    assert stamp(datetime(1970, 1, 1, tzinfo=T0.tzinfo), T0, T0 - H) == T0
+
+
+def test_a_sighting_is_never_stamped_before_the_cluster_s_time() -> None:
+    assert stamp(T0 - 24 * H, T0 - 48 * H, T0) == T0
 
 
 @bounded()

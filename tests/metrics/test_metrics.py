@@ -6,25 +6,51 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from keycache.domain.capacity import EtcdEndpoint
 from keycache.domain.errors import ConfigError
 from keycache.domain.ports import Counts
 from keycache.domain.purge import PurgeState
 from keycache.domain.verdict import Verdict
-from keycache.metrics import METRICS, HttpServer, Metrics, Snapshot
+from keycache.metrics import METRICS, ClusterSnapshot, HttpServer, Metrics, Snapshot
 from keycache.metrics.http import CONNECTIONS, HEADER_LIMIT
 
 SNAPSHOT = Snapshot(
     counts=Counts(live=5, expired=2, held=1),
     applied_revision=77,
     log_age=timedelta(seconds=1.5),
-    purge=PurgeState.HELD_CLOCK,
+    purge="HELD_CLOCK",
     purge_waiting=2,
+    cluster=ClusterSnapshot(
+        link="SERVE_ONLY",
+        links=("FOLLOWING", "SERVE_ONLY"),
+        outbox_entries=3,
+        outbox_bytes=3000,
+        members=2,
+        worst_skew=timedelta(seconds=-90),
+        repaired=1,
+        etcd=(
+            EtcdEndpoint(
+                endpoint="http://a:1",
+                reachable=True,
+                version="3.5",
+                leader=True,
+                learner=False,
+                db_bytes=30,
+                db_bytes_in_use=20,
+                quota_bytes=40,
+                alarms=("NOSPACE", "CORRUPT"),
+                problem="",
+            ),
+        ),
+    ),
 )
+ETCD = {"reachable": 1.0, "db_bytes": 30.0, "db_in_use_bytes": 20.0, "quota_bytes": 40.0, "alarms": 2.0}
 
 
 def full() -> Metrics:
@@ -82,6 +108,8 @@ def test_counts_come_out_as_they_went_in() -> None:
     assert shown["keycache_messages_total"] == {("CACHED",): 1.0}
     assert shown["keycache_entries"] == {("live",): 5.0, ("expired",): 2.0, ("held",): 1.0}
     assert shown["keycache_purge_state"] == {(state.value,): float(state is PurgeState.HELD_CLOCK) for state in PurgeState}
+    assert shown["keycache_link_state"] == {("FOLLOWING",): 0.0, ("SERVE_ONLY",): 1.0}
+    assert {name: shown[f"keycache_etcd_{name}"]["http://a:1",] for name in ETCD} == ETCD
     single = {name: values[()] for name, values in shown.items() if () in values}
     assert single == {
         "keycache_applied_revision": 77.0,
@@ -90,8 +118,25 @@ def test_counts_come_out_as_they_went_in() -> None:
         "keycache_purge_removed_total": 3.0,
         "keycache_worker_deaths_total": 1.0,
         "keycache_messages_in_flight": 4.0,
+        "keycache_outbox_entries": 3.0,
+        "keycache_outbox_bytes": 3000.0,
+        "keycache_members": 2.0,
+        "keycache_clock_skew_seconds": 90.0,
+        "keycache_reconcile_repaired": 1.0,
         "keycache_up": 1.0,
     }
+
+
+def test_a_node_alone_shows_no_states_of_a_cluster() -> None:
+    metrics = Metrics(version="1.2")
+    metrics.show(replace(SNAPSHOT, cluster=None))
+    assert [name for name in samples(metrics) if name.startswith(("keycache_link", "keycache_etcd"))] == []
+
+
+def test_a_state_of_a_later_version_is_none_that_is_known() -> None:
+    metrics = Metrics(version="1.2")
+    metrics.show(replace(SNAPSHOT, purge="HELD_BY_THE_MOON"))
+    assert set(samples(metrics)["keycache_purge_state"].values()) == {0.0}
 
 
 def test_two_nodes_in_one_process_count_apart() -> None:

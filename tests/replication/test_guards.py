@@ -1,4 +1,5 @@
-"""For each guard of DESIGN 2.1 to 2.4: taken out, an unexpired entry is lost; in place, it is not.
+"""For each guard of DESIGN 2.1 to 2.4: taken out, an unexpired entry is lost; in place, it is not. (Those of the restart check are in
+`test_restart_guards.py`.)
 
 Each scenario runs twice, on the real thing and on a mutant that lacks just this guard. A scenario that loses nothing under the
 mutant would show that the guard, or its test, is worth nothing.
@@ -7,7 +8,6 @@ mutant would show that the guard, or its test, is worth nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -15,15 +15,11 @@ from datetime import timedelta
 import pytest
 
 from keycache.codec import encode_settings
-from keycache.domain.errors import ForeignLog
 from keycache.domain.log import SETTINGS, Transaction
 from keycache.domain.settings import Settings, Timeouts
-from keycache.replication import replicator as replicator_module
+from keycache.replication.pull import Pull
 from keycache.replication.purger import Purger
-from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
-from keycache.replication.view import View
-from keycache.store.memory import MemoryLog, MemoryReplica
 from support.entries import T0, fingerprint_of, make_entry, make_key, make_sighting, record_of
 from support.mutants import (
     AssumingDefaults,
@@ -32,7 +28,6 @@ from support.mutants import (
     EndingWhenClosed,
     MutantPurger,
     StampingByTheClock,
-    TakingAnyLog,
     TrustingAnyClock,
     WithoutEntryComparison,
     WithoutSettingsComparison,
@@ -144,35 +139,8 @@ async def started_twice_with_a_clock_set_forward(keeper_class: type[Timekeeper])
         return fingerprint_of(1).text not in await node.in_log()
 
 
-# the replicator (2.1, 2.8)
-async def another_log(replicator_class: type[Replicator]) -> bool:
-    """A log that was wiped and built up again, with the same revisions under another identity (FACTS 3)."""
-    node = Node(log=MemoryLog("a" * 32))
-    async with running_node(make_entry(1), make_entry(2), node=node):
-        pass
-    other = MemoryLog("b" * 32)
-    for _ in range(5):
-        await other.commit(Transaction(compare={}, puts={"x": b"x"}))
-    other.compact()
-    assert isinstance(node.replica, MemoryReplica)
-    replicator = replicator_class(
-        log=other, replica=node.replica, view=View(node.replica), clock=node.clock, offload=asyncio.to_thread
-    )
-    await run_a_while(replicator)
-    return node.entry(fingerprint_of(1)) is None
-
-
-async def run_a_while(replicator: Replicator) -> None:
-    running = asyncio.create_task(replicator.run())
-    ready = asyncio.create_task(replicator.ready.wait())
-    await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
-    running.cancel()
-    ready.cancel()
-    with contextlib.suppress(asyncio.CancelledError, ForeignLog):
-        await running
-
-
-async def stopped_during_a_listing(pull_class: type[replicator_module._Pull]) -> bool:
+# the replicator (2.8)
+async def stopped_during_a_listing(pull_class: type[Pull]) -> bool:
     log = StallingLog()
     node = Node(log=log)
     log.go.set()
@@ -207,8 +175,7 @@ GUARDS: list[tuple[Scenario, type, type]] = [
     (timeout_lowered_by_mistake, MutantPurger, ConfirmingItself),
     (kept_under_a_clock_that_was_behind, Timekeeper, StampingByTheClock),
     (started_twice_with_a_clock_set_forward, Timekeeper, WritingDownAnyTime),
-    (another_log, Replicator, TakingAnyLog),
-    (stopped_during_a_listing, replicator_module._Pull, EndingWhenClosed),
+    (stopped_during_a_listing, Pull, EndingWhenClosed),
 ]
 
 

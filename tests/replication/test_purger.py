@@ -277,3 +277,17 @@ async def test_a_log_that_goes_away_during_a_sweep_is_survived_and_the_rest_goes
         node.clock.advance(timedelta(seconds=10))
         assert await node.sweep() == 50
         assert await left(node) == []
+
+
+async def test_a_node_whose_turn_it_is_not_plans_and_says_what_would_hold_it_and_removes_nothing_by_itself() -> None:
+    async with purging(aged(1), make_entry(2)) as (node, _):
+        purger = node.cache.purger
+        purger._is_chosen = lambda: False
+        assert await node.sweep() == 0
+        assert purger.status == PurgeStatus(state=PurgeState.IDLE)
+        node.clock.step(DAY)
+        assert await node.sweep() == 0
+        assert (purger.status.state, purger.status.waiting) == (PurgeState.HELD_CLOCK, 1)
+        node.clock.step(-DAY)
+        assert await left(node) == fingerprints(1, 2)
+        assert (await node.cache.entries.confirm_held("admin")).removed == 1

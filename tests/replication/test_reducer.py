@@ -51,7 +51,7 @@ def test_a_record_that_is_no_entry_of_its_name_is_kept_as_a_document_and_what_it
     entry = make_entry(1)
     key = entry_key(entry.key.protocol, entry.key.fingerprint)
     assert reduced(key, value) == [
-        EntryChange(protocol=entry.key.protocol, fingerprint=entry.key.fingerprint, revision=R, entry=None),
+        EntryChange(protocol=entry.key.protocol, fingerprint=entry.key.fingerprint, revision=R, facts=None),
         DocumentChange(key=key, revision=R, value=value),
     ]
 

@@ -13,15 +13,16 @@ import pytest
 from keycache.clock import ManualClock
 from keycache.codec import encode_settings
 from keycache.domain.entry import Entry
-from keycache.domain.errors import ForeignLog, Unavailable
+from keycache.domain.errors import Unavailable
 from keycache.domain.log import SETTINGS, Committed, Transaction, entry_key
 from keycache.domain.names import Revision
 from keycache.domain.ports import Cursor, EntryLog
 from keycache.domain.settings import Settings
-from keycache.replication.replicator import RETRY_SECONDS, WATCHER_BACKLOG, Replicator, Watched
+from keycache.replication.replicator import RETRY_SECONDS, WATCHER_BACKLOG, LinkState, Watched
 from keycache.replication.view import View
 from keycache.store.memory import MemoryLog, MemoryReplica
 from support.entries import T0, make_entry, record_of
+from support.node import eventually, make_replicator
 from support.odd_logs import BreakingLog, CountingLog, RepeatingLog, StallingLog
 
 
@@ -48,7 +49,7 @@ class Follower:
         self.view = View(self.replica)
         self.clock = HastyClock()
         self.threads: list[asyncio.Future[Any]] = []
-        self.replicator = Replicator(log=log, replica=self.replica, view=self.view, clock=self.clock, offload=self.offload)
+        self.replicator = make_replicator(log=log, replica=self.replica, view=self.view, clock=self.clock, offload=self.offload)
 
     async def offload(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """As `asyncio.to_thread`, but the test can wait for a thread whose caller is gone."""
@@ -211,11 +212,10 @@ async def test_another_log_than_the_replica_was_filled_from_is_refused_and_nothi
     digest, cursor = first.replica.digest(), first.replica.cursor()
     other = MemoryLog("b" * 32)
     await commit(other, make_entry(2))
-    second = Follower(other, first.replica)
-    with pytest.raises(ForeignLog) as refused:
-        await second.replicator.run()
-    assert "was filled from log aaaa" in refused.value.text
-    assert "import an export" in refused.value.hint
+    async with following(other, first.replica) as second:
+        await eventually(lambda: second.replicator.state is LinkState.REFUSED)
+        assert "was filled from log aaaa" in second.replicator.reason
+        assert not second.replicator.ready.is_set(), "there are no settings to serve by"
     assert (first.replica.digest(), first.replica.cursor()) == (digest, cursor)
     assert first.held() == sorted_entries(1)
 

@@ -23,7 +23,10 @@ class Machine:
 
     def start(self, wall: datetime) -> None:
         self.clock = ManualClock(wall)
-        self.keeper = Timekeeper(clock=self.clock, replica=self.replica, offload=asyncio.to_thread)
+        self.offsets: dict[str, timedelta] = {}
+        self.keeper = Timekeeper(
+            clock=self.clock, replica=self.replica, offload=asyncio.to_thread, offsets=lambda: dict(self.offsets)
+        )
 
     @property
     def trusted(self) -> bool:
@@ -122,3 +125,39 @@ async def test_an_administrator_who_trusts_the_clock_starts_all_witnesses_anew_a
         assert machine.keeper.witnessed() == machine.keeper.stamp() == machine.replica.high_water() == T0 + leap
         machine.start(T0 + leap)
         assert machine.trusted
+
+
+async def test_a_clock_that_disagrees_with_the_other_members_is_suspect_and_its_time_is_not_written_down() -> None:
+    machine = Machine()
+    await machine.beat()
+    machine.offsets = {"b": HOUR, "c": HOUR}
+    machine.clock.advance(HOUR)
+    assert not machine.trusted
+    assert await machine.beat() == T0
+    machine.offsets = {"b": HOUR, "c": timedelta()}
+    assert machine.trusted
+    assert await machine.beat() == T0 + HOUR
+
+
+async def test_an_administrator_who_trusts_the_clock_counts_members_that_are_off_as_wrong_until_they_are_off_otherwise() -> (
+    None
+):
+    machine = Machine()
+    machine.offsets = {"b": HOUR}
+    assert not machine.trusted
+    await machine.keeper.trust_clock()
+    for off, trusted in ((HOUR, True), (timedelta(), True), (HOUR + BOUND, True), (2 * HOUR, False), (-HOUR, False)):
+        machine.offsets = {"b": off}
+        assert machine.trusted == trusted
+    machine.start(T0)
+    machine.offsets = {"b": HOUR}
+    assert not machine.trusted
+
+
+async def test_a_sighting_is_stamped_with_the_cluster_s_time_where_the_own_clock_is_behind_it() -> None:
+    machine = Machine()
+    machine.offsets = {"b": DAY, "c": DAY}
+    assert machine.keeper.stamp() == T0 + DAY
+    assert machine.keeper.now() == T0
+    machine.offsets = {"b": -DAY, "c": -DAY}
+    assert machine.keeper.stamp() == T0

@@ -23,9 +23,10 @@ from keycache.domain.removal import Removal
 from keycache.pki import Role
 from keycache.pki.authority import _role_uri
 from keycache.pki.bootstrap import find_host
-from keycache.services import admin, auth, health, join, key_cache
+from keycache.services import admin, auth, cluster, health, join, key_cache
 from keycache.services.admin import AdminService
 from keycache.services.calls import Calls
+from keycache.services.cluster import ClusterService
 from keycache.services.health import HealthService
 from keycache.services.join import CALLS_LIMIT, REQUEST_LIMIT, JoinService
 from keycache.services.key_cache import KeyCacheService
@@ -91,6 +92,7 @@ async def everything_on(host: ServiceNode, credentials: grpc.ServerCredentials) 
         key_cache.NAME: KeyCacheService(host.cache, ByteBudget(1)).handlers(calls),
         admin.NAME: AdminService(host.cache, host.pki, host.clock).handlers(calls),
         health.NAME: HealthService((key_cache.NAME,)).handlers(calls),
+        cluster.NAME: ClusterService(host.cache).handlers(calls),
         join.NAME: JoinService(ScriptedAdmitter()).handlers(calls),
     }
     server = grpc.aio.server()

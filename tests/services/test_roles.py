@@ -23,13 +23,8 @@ from support.service_node import ServiceNode, channel, said
 
 def every_rpc() -> set[str]:
     pool = descriptor_pool.Default()
-    names = (
-        "keycache.v1.KeyCache",
-        "keycache.v1.Admin",
-        "keycache.v1.Join",
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    )
+    ours = ("keycache.v1.KeyCache", "keycache.v1.Admin", "keycache.v1.Cluster", "keycache.v1.Join")
+    names = (*ours, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
     return {f"/{name}/{method.name}" for name in names for method in pool.FindServiceByName(name).methods}
 
 

@@ -46,8 +46,8 @@ async def test_health_tells_each_service_and_flips_when_told(node: ServiceNode) 
         watch.cancel()
         unknown.cancel()
     serving, not_serving, no_service = 1, 2, 3
-    assert sorted(listed.statuses) == ["", "keycache.v1.Admin", "keycache.v1.KeyCache"]
-    assert (seen, states) == ([serving, not_serving, serving, no_service], [not_serving] * 3)
+    assert sorted(listed.statuses) == ["", "keycache.v1.Admin", "keycache.v1.Cluster", "keycache.v1.KeyCache"]
+    assert (seen, states) == ([serving, not_serving, serving, no_service], [not_serving] * 4)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.harness import REPLICAS
+from keycache.cache.holdings import Holdings
 from keycache.cache.lookups import Lookups
 from keycache.clock import ManualClock
 from keycache.codec import block_to_wire, encode_settings
@@ -25,12 +26,12 @@ from keycache.domain.lookup import DEFAULT_FILTER, Answer, LookupFilter, MissCod
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Cursor, DocumentChange, ReplicaChange
 from keycache.domain.settings import Settings, Timeouts
-from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
 from keycache.services import wire
-from keycache.store.memory import MemoryLog
+from keycache.store.memory import MemoryLog, MemoryOutbox
 from support.entries import T0, fingerprint_of, make_entry, make_sighting, put
+from support.node import make_replicator
 from support.properties import bounded
 
 US, HOUR, DAY = timedelta(microseconds=1), timedelta(hours=1), timedelta(days=1)
@@ -46,8 +47,9 @@ def lookups(
     settings: Settings | None = DEFAULTS,
     blocks: tuple[Block, ...] = (),
     now: datetime = T0,
+    waiting: tuple[Entry, ...] = (),
 ) -> Iterator[Lookups]:
-    """Of a node whose replica, of that name, holds this; `settings` None: it could not read them yet."""
+    """Of a node whose replica, of that name, holds this; `settings` None: it could not read them yet. `waiting`: in its outbox."""
     changes: list[ReplicaChange] = [put(entry, number + 1) for number, entry in enumerate(entries)]
     if settings is not None:
         changes.append(DocumentChange(key=SETTINGS, revision=Revision(50), value=encode_settings(settings)))
@@ -58,11 +60,17 @@ def lookups(
         replica.apply(changes, Cursor(identity=ClusterIdentity("ours"), revision=Revision(99)))
         view, clock = View(replica), ManualClock(now)
         view.load()
+        timekeeper = Timekeeper(clock=clock, replica=replica, offload=asyncio.to_thread)
+        outbox = MemoryOutbox()
+        for entry in waiting:
+            outbox.put(entry, {}, now)
         yield Lookups(
             replica=replica,
+            outbox=outbox,
+            holdings=Holdings(replica=replica, outbox=outbox),
             view=view,
-            replicator=Replicator(log=MemoryLog(), replica=replica, view=view, clock=clock, offload=asyncio.to_thread),
-            timekeeper=Timekeeper(clock=clock, replica=replica, offload=asyncio.to_thread),
+            replicator=make_replicator(log=MemoryLog(), replica=replica, view=view, clock=clock, timekeeper=timekeeper),
+            timekeeper=timekeeper,
         )
 
 
@@ -121,13 +129,17 @@ filters = st.sampled_from([DEFAULT_FILTER, LookupFilter(), EVERYTHING, LookupFil
 
 @pytest.mark.parametrize("name", REPLICAS)
 @bounded(60)
-@given(data=st.data(), count=st.integers(0, 3), blocks=st.just([]) | some_blocks, accept=filters)
-def test_the_short_way_answers_what_the_judge_of_all_cases_answers(name, data, count, blocks, accept) -> None:
+@given(
+    data=st.data(), count=st.integers(0, 3), waits=st.sets(st.integers(0, 3)), blocks=st.just([]) | some_blocks, accept=filters
+)
+def test_the_short_way_answers_what_the_judge_of_all_cases_answers(name, data, count, waits, blocks, accept) -> None:
     entries = [data.draw(some_entry(number)) for number in range(count)]
+    waiting = tuple(data.draw(some_entry(number)) for number in sorted(waits))
     timeouts = Timeouts(harvested=data.draw(spans), looked_up=data.draw(spans), imported=data.draw(spans))
     ends = [T0, *(one.refreshed_at + timeouts.of(one.origin) for entry in entries for one in entry.sightings)]
     now = data.draw(st.sampled_from(ends)) + data.draw(edges)
-    with lookups(*entries, name=name, settings=Settings(timeouts=timeouts), blocks=tuple(blocks), now=now) as ours:
+    settings = Settings(timeouts=timeouts)
+    with lookups(*entries, name=name, settings=settings, blocks=tuple(blocks), now=now, waiting=waiting) as ours:
         both_ways(ours, accept)
 
 

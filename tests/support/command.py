@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,16 @@ class Node:
 NO_CHANGES: Mapping[str, str] = {}
 
 
-def start(data_dir: Path, *, environ: Mapping[str, str] = NO_CHANGES, log_file: Path | None = None, **settings: str) -> Node:
+def start(
+    data_dir: Path,
+    *,
+    environ: Mapping[str, str] = NO_CHANGES,
+    log_file: Path | None = None,
+    inside: Sequence[str] = (),
+    **settings: str,
+) -> Node:
     """Start `keycache serve` on free ports and wait until it says where. `settings`: as in KEYCACHE_SECTION__NAME. `environ`: of the
-    process, beside our own. `log_file`: None is DATA_DIR/log."""
+    process, beside our own. `log_file`: None is DATA_DIR/log. `inside`: of the host it runs on (`support.network`)."""
     defaults = {
         "LISTEN__GRPC": "127.0.0.1:0",
         "LISTEN__METRICS": "127.0.0.1:0",
@@ -55,7 +62,10 @@ def start(data_dir: Path, *, environ: Mapping[str, str] = NO_CHANGES, log_file: 
     log_file = log_file or data_dir / "log"
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [EXECUTABLE, "serve", "--data-dir", data_dir], env={**OWN_ENVIRONMENT, **environ, **chosen}, stdout=log, stderr=log
+            [*inside, EXECUTABLE, "serve", "--data-dir", data_dir],
+            env={**OWN_ENVIRONMENT, **environ, **chosen},
+            stdout=log,
+            stderr=log,
         )
     node = Node(data_dir, process)
     deadline = time.monotonic() + 60
@@ -93,10 +103,12 @@ class Result:
 Command = Callable[..., Result]
 
 
-def spawn(*arguments: object, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the installed command in a process of its own."""
+def spawn(
+    *arguments: object, stdin: bytes = b"", inside: Sequence[str] = (), **environ: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the installed command in a process of its own. `inside`: of the host it runs on."""
     return subprocess.run(
-        [EXECUTABLE, *(str(one) for one in arguments)],
+        [*inside, EXECUTABLE, *(str(one) for one in arguments)],
         input=stdin,
         env={**OWN_ENVIRONMENT, **environ},
         capture_output=True,

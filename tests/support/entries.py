@@ -10,8 +10,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from keycache import codec
+from keycache.codec.facts import read_facts
 from keycache.domain.entry import Change, Defect, Entry, HeldReason, Issuer, Key, Origin, Protocol, Sighting, Trust
 from keycache.domain.log import entry_key
+from keycache.domain.lookup import EntryFacts
 from keycache.domain.names import EmailAddress, Fingerprint, Revision
 from keycache.domain.ports import EntryChange
 
@@ -74,14 +76,19 @@ def put(entry: Entry, revision: int) -> EntryChange:
         protocol=entry.key.protocol,
         fingerprint=entry.key.fingerprint,
         revision=Revision(revision),
-        entry=entry,
+        facts=facts_of(entry),
         value=codec.encode_entry(entry),
     )
 
 
 def gone(entry: Entry, revision: int) -> EntryChange:
     """The word of a replicator that this entry is no more."""
-    return EntryChange(protocol=entry.key.protocol, fingerprint=entry.key.fingerprint, revision=Revision(revision), entry=None)
+    return EntryChange(protocol=entry.key.protocol, fingerprint=entry.key.fingerprint, revision=Revision(revision), facts=None)
+
+
+def facts_of(entry: Entry) -> EntryFacts:
+    """What a replica keeps of it."""
+    return read_facts(codec.encode_entry(entry))
 
 
 def record_of(entry: Entry) -> tuple[str, bytes]:

@@ -7,11 +7,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from keycache.cache import KeyCache
-from keycache.domain.log import ENTRIES, SETTINGS, CommitResult, Transaction
+from keycache.domain.errors import ForeignLog, LogCompacted
+from keycache.domain.log import ENTRIES, SETTINGS, CommitResult, Survey, Transaction
 from keycache.domain.purge import PurgePlan, plan
+from keycache.domain.restart import Action, Known, RestartReport
 from keycache.domain.settings import Settings
 from keycache.domain.skew import TRUSTED
-from keycache.replication import replicator as replicator_module
+from keycache.replication.checking import RestartCheck
+from keycache.replication.link import GatedLog
+from keycache.replication.pull import Abandoned, Pull
 from keycache.replication.purger import Purger
 from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
@@ -88,7 +92,7 @@ def give_purger(cache: KeyCache, purger_class: type[Purger]) -> None:
         clock=ports.clock,
         interval=cache._facts.purge_interval,
     )
-    cache.entries._purger = cache.purger
+    cache.entries._purger = cache.resolving._purger = cache.cluster._purging = cache.purger
 
 
 # the witness (2.1)
@@ -107,24 +111,103 @@ def give_timekeeper(cache: KeyCache, keeper_class: type[Timekeeper]) -> None:
     """Before the node runs: that timekeeper in the place of its own."""
     ports = cache._ports
     keeper = keeper_class(clock=ports.clock, replica=ports.replica, offload=ports.offload)
-    for part in (cache, cache.harvesting, cache.purger, cache.entries, cache.lookups, cache.settings):
+    check = cache.replicator._check
+    for part in (cache, cache.harvesting, cache.purger, cache.entries, cache.lookups, cache.settings, cache.resolving, check):
         part._timekeeper = keeper
 
 
+# the restart check (2.1)
+class TakingAnyLog(RestartCheck):
+    """The identity is not compared."""
+
+    async def look(self, *, missing: int = 0) -> tuple[RestartReport, Survey | None]:
+        report, survey = await super().look(missing=missing)
+        if report.action is Action.REFUSE and report.log_identity != report.replica_identity:
+            report = replace(report, action=Action.FOUND if report.log_identity is None else Action.RELIST)
+        return report, survey
+
+
+class BlindToTheHead(RestartCheck):
+    async def _survey(self, known: Known) -> tuple[Survey | None, str]:
+        survey, problem = await super()._survey(known)
+        if survey is not None and known.cursor is not None:
+            survey = replace(survey, head=max(survey.head, known.cursor.revision))
+        return survey, problem
+
+
+class BlindToTips(RestartCheck):
+    def _known(self, missing: int) -> Known:
+        known = super()._known(missing)
+        return replace(known, tips={key: revision for key, revision in known.tips.items() if key == known.witness})
+
+
+class BlindToTheWitness(RestartCheck):
+    def _known(self, missing: int) -> Known:
+        return replace(super()._known(missing), witness="witnesses/nobody")
+
+
+class BlindToWhatIsMissing(RestartCheck):
+    def _known(self, missing: int) -> Known:
+        return super()._known(0)
+
+
+class CountingByAnyClock(RestartCheck):
+    """What is expired by the wall clock is a leftover, whatever speaks against the clock."""
+
+    def _known(self, missing: int) -> Known:
+        known = super()._known(missing)
+        return replace(known, total=known.total - len(known.expired), expired=())
+
+
+def give_check(cache: KeyCache, check_class: type[RestartCheck]) -> None:
+    """Before the node runs: that check in the place of its own, on the same parts."""
+    cache.replicator._check.__class__ = check_class
+
+
 # the replicator (2.1, 2.8)
-class TakingAnyLog(Replicator):
-    def _resume(self) -> None:
-        cursor = self._replica.cursor()
-        if cursor is not None:
-            self._applied = cursor.revision
-            self._view.load()
+class ListingAtOnce(Replicator):
+    """A log that lost its history is listed without another look at it."""
+
+    async def _round(self) -> None:
+        try:
+            await self._link()
+        except LogCompacted:
+            await self._relist(self._log.identity)
 
 
-class EndingWhenClosed(replicator_module._Pull):
+class FollowingAnyLog(Replicator):
+    """When the watch says that it is another log, that one is listed."""
+
+    async def _round(self) -> None:
+        try:
+            await self._link()
+        except ForeignLog:
+            survey = await self._log.survey()
+            if survey.identity is not None:
+                self._log.bind(survey.identity)
+                await self._relist(survey.identity)
+
+
+class NeverClosing(GatedLog):
+    """Lets every write through, however the node stands to the log."""
+
+    async def commit(self, transaction: Transaction) -> CommitResult:
+        return await self._log.commit(transaction)
+
+
+def give_gate(cache: KeyCache, gate_class: type[GatedLog]) -> None:
+    cache.replicator.log.__class__ = gate_class
+
+
+def give_replicator(cache: KeyCache, replicator_class: type[Replicator]) -> None:
+    cache.replicator.__class__ = replicator_class
+
+
+class EndingWhenClosed(Pull):
     """As the built-in iteration would have it: a listing that was closed has no more pages."""
 
     def __next__(self) -> Sequence:
         try:
             return super().__next__()
-        except replicator_module._Abandoned:
+        except Abandoned:
             raise StopIteration from None

@@ -15,11 +15,32 @@ from keycache.domain.entry import Entry, Protocol
 from keycache.domain.examination import DirectionPolicy, Envelope
 from keycache.domain.log import ENTRIES, Transaction
 from keycache.domain.names import Domain, Fingerprint, NodeId
-from keycache.domain.ports import EntryLog, Examiner, Replica
-from keycache.replication.replicator import Offload
-from keycache.store.memory import MemoryLog, MemoryReplica
+from keycache.domain.ports import Clock, EntryLog, Examiner, Outbox, Presence, Replica
+from keycache.replication.checking import RestartCheck
+from keycache.replication.replicator import LOOK_AGAIN_SECONDS, RETRY_SECONDS, LinkState, Offload, Replicator
+from keycache.replication.timekeeper import Timekeeper
+from keycache.replication.view import View
+from keycache.store.memory import MemoryLog, MemoryOutbox, MemoryReplica
 from support.entries import T0, record_of
 from support.scripted_examiner import ScriptedExaminer
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Until it holds, which must not take ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 -- what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
+class ImpatientClock(ManualClock):
+    """Waits of seconds, between two looks at a log, take a moment; longer ones take until the clock is turned."""
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= max(*RETRY_SECONDS, LOOK_AGAIN_SECONDS):
+            await asyncio.sleep(0.002)
+        else:
+            await super().sleep(seconds)
+
 
 NEVER = timedelta(days=100_000)
 """An interval for the purger that no test reaches: sweeps are asked for by name, so nothing depends on who runs first."""
@@ -28,7 +49,7 @@ ENVELOPE = Envelope()
 
 
 class Node:
-    """One node. What outlives its process (log, replica, wall clock) stays over `restart`; `cache` is of the running process."""
+    """One node. What outlives its process (log, replica, outbox, wall clock) stays over `restart`; `cache` is of the running process."""
 
     def __init__(
         self,
@@ -36,28 +57,34 @@ class Node:
         start: datetime = T0,
         log: EntryLog | None = None,
         replica: Replica | None = None,
+        outbox: Outbox | None = None,
         examiner: Examiner | None = None,
         managed: tuple[str, ...] = (),
         offload: Offload = asyncio.to_thread,
         interval: timedelta = NEVER,
+        name: str = "node-1",
         anchors: tuple[bytes, ...] = (),
         adapt: Callable[[KeyCache], None] = lambda _cache: None,
     ) -> None:
         """`adapt` is given each KeyCache after it was built and before it runs."""
         self.log: EntryLog = log or MemoryLog()
         self.replica: Replica = replica or MemoryReplica()
+        self.outbox: Outbox = outbox or MemoryOutbox()
+        self.presence: Presence | None = None
         self.script = ScriptedExaminer()
-        self.clock = ManualClock(start)
+        self.clock = ImpatientClock(start)
         self.removed: list[int] = []
+        self.name = name
         self._examiner: Examiner = examiner or self.script
         self._offload = offload
         self._adapt = adapt
         self._facts = NodeFacts(
-            node_id=NodeId("node-1"),
+            node_id=NodeId(name),
             version="0.0",
             policy=DirectionPolicy(managed_domains=tuple(Domain.parse(text) for text in managed)),
             anchors=anchors,
             purge_interval=interval,
+            address=f"{name}.example.org:7640",
         )
         self._running: asyncio.Task[None] | None = None
         self._cache: KeyCache | None = None
@@ -68,8 +95,16 @@ class Node:
         return self._cache
 
     async def start(self) -> None:
-        """Returns when lookups and writes work. Raises what ends the node before that."""
-        ports = Ports(log=self.log, replica=self.replica, examiner=self._examiner, clock=self.clock, offload=self._offload)
+        """Returns when lookups work, and writes as far as the log takes them. Raises what ends the node before that."""
+        ports = Ports(
+            log=self.log,
+            replica=self.replica,
+            outbox=self.outbox,
+            examiner=self._examiner,
+            clock=self.clock,
+            offload=self._offload,
+            presence=self.presence,
+        )
         self._cache = build(ports, self._facts, on_removed=self.removed.append)
         self._adapt(self._cache)
         ready = asyncio.Event()
@@ -79,7 +114,23 @@ class Node:
         waiting.cancel()
         if self._running.done():
             self._running.result()
-        await self._cache.purger.resting.wait()
+        await self._stood()
+
+    async def _stood(self) -> None:
+        """Until this node knows how it stands to the log, and the purger has nothing to do if it runs at all."""
+        await self.until(LinkState.FOLLOWING, LinkState.SERVE_ONLY, LinkState.REFUSED)
+        if self.cache.replicator.state is LinkState.FOLLOWING:
+            await self.cache.purger.resting.wait()
+
+    async def until(self, *states: LinkState) -> None:
+        """Until this node stands so to its log."""
+        await eventually(lambda: self.cache.replicator.state in states)
+
+    async def looked_again(self) -> None:
+        """Until the log was looked at once more, and this node knows how it stands to it."""
+        before = self.cache.replicator.report
+        await eventually(lambda: self.cache.replicator.report is not before)
+        await self._stood()
 
     async def stop(self) -> None:
         if self._running is not None:
@@ -91,7 +142,7 @@ class Node:
     async def restart(self, *, down: timedelta = timedelta(), clock_moves: timedelta | None = None) -> None:
         """Stop, let `down` pass, start. `clock_moves`: what the wall clock made of that time, where it is not the same."""
         await self.stop()
-        self.clock = ManualClock(self.clock.now() + (down if clock_moves is None else clock_moves))
+        self.clock = ImpatientClock(self.clock.now() + (down if clock_moves is None else clock_moves))
         await self.start()
 
     async def settle(self) -> None:
@@ -135,6 +186,22 @@ class Node:
     def served(self, address: str) -> list[str]:
         """Fingerprints that a lookup of the address answers."""
         return [found.row.fingerprint for found in self.cache.lookups.by_address(address).keys]
+
+
+def make_replicator(
+    *,
+    log: EntryLog,
+    replica: Replica,
+    view: View,
+    clock: Clock,
+    timekeeper: Timekeeper | None = None,
+    offload: Offload = asyncio.to_thread,
+    name: str = "node-1",
+) -> Replicator:
+    """The replicator of a node without its flows."""
+    keeper = timekeeper or Timekeeper(clock=clock, replica=replica, offload=offload)
+    check = RestartCheck(log=log, replica=replica, view=view, timekeeper=keeper, node_id=NodeId(name))
+    return Replicator(log=log, replica=replica, view=view, clock=clock, offload=offload, check=check)
 
 
 @asynccontextmanager

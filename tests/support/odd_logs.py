@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from keycache.domain.errors import LogUnavailable
 from keycache.domain.log import Batch, CommitResult, Page, Transaction
@@ -14,16 +15,16 @@ from keycache.store.memory import MemoryLog
 class CountingLog(MemoryLog):
     """Counts what it is asked, and cuts listings into small pages."""
 
-    def __init__(self, identity: str = "", *, page_size: int = 2) -> None:
-        super().__init__(identity)
+    def __init__(self, identity: str = "", *, page_size: int = 2, shared: bool = False) -> None:
+        super().__init__(identity, shared=shared)
         self.lists = 0
         self.watches: list[Revision] = []
         self.commits = 0
         self._page_size = page_size
 
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+    async def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
         self.lists += 1
-        async for page in super().list(page_size=self._page_size):
+        async for page in super().list(page_size=self._page_size, keys_only=keys_only):
             yield page
 
     async def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
@@ -42,9 +43,9 @@ class BreakingLog(CountingLog):
 
     failures = 0
 
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+    async def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
         number = 0
-        async for page in super().list(page_size=page_size):
+        async for page in super().list(page_size=page_size, keys_only=keys_only):
             number += 1
             if number == 2 and self.failures > 0:
                 self.failures -= 1
@@ -60,9 +61,9 @@ class StallingLog(CountingLog):
         self.stalled = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def list(self, *, page_size: int = 1000) -> AsyncGenerator[Page, None]:
+    async def list(self, *, page_size: int = 1000, keys_only: bool = False) -> AsyncGenerator[Page, None]:
         number = 0
-        async for page in super().list(page_size=page_size):
+        async for page in super().list(page_size=page_size, keys_only=keys_only):
             number += 1
             if number == 2:
                 self.stalled.set()
@@ -96,3 +97,37 @@ class InterposedLog(CountingLog):
             if asyncio.iscoroutine(outcome):
                 await outcome
         return await super().commit(transaction)
+
+
+class RestorableLog(CountingLog):
+    """Shared, and may be taken back to an older state, as etcd is by a restored snapshot: same identity, lower revisions."""
+
+    def __init__(self, identity: str = "") -> None:
+        super().__init__(identity, shared=True)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        return self._identity, dict(self._records), self._head, self._compacted
+
+    async def restore(self, snapshot: tuple[Any, ...], *, unnoticed: bool = False) -> None:
+        """It is stopped for it, which ends every watch; `unnoticed`: but for those that hold on."""
+        if not unnoticed:
+            self.interrupt()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.resume()
+        self._identity, records, self._head, self._compacted = snapshot
+        self._records = dict(records)
+
+    async def pass_by(self, revision: Revision) -> None:
+        """Others write until the head is beyond that revision; what came before now is held no more."""
+        while self._head <= revision:
+            await self.put("members/other", b"x")
+        self.compact()
+        self._wake()
+
+    async def put(self, key: str, value: bytes) -> Revision:
+        """Written by another node, however this one is bound."""
+        self._head = Revision(self._head + 1)
+        self._records[key] = (self._head, value)
+        self._wake()
+        return self._head

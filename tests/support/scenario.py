@@ -7,6 +7,7 @@ a person, or a machine without a battery, sets the time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -22,8 +23,9 @@ from keycache.client import Connection, connect
 from keycache.clock import SystemClock
 from keycache.codec import encode_entry, entry_from_wire, entry_to_wire
 from keycache.store.rows import digest_text, record_hash
-from keycache.v1 import admin_pb2, cache_pb2
+from keycache.v1 import admin_pb2, cache_pb2, cluster_pb2
 from support.command import NO_CHANGES, Node, start, stop
+from support.network import Host
 
 T = TypeVar("T")
 
@@ -119,17 +121,18 @@ class Running:
         request = cache_pb2.PutRequest(material=material, address=address, source="ldap://keys.example.net")
         return await self.connection.call(self.connection.cache.Put, request)
 
-    async def lookup(self, address: str) -> cache_pb2.LookupResult:
-        answer = await self.connection.call(self.connection.cache.Lookup, cache_pb2.LookupRequest(address=address))
-        return answer.result
+    async def lookup(self, address: str, *, revision: int = 0) -> cache_pb2.LookupResult:
+        """`revision`: not before the node has applied it."""
+        request = cache_pb2.LookupRequest(address=address, min_revision=revision)
+        return (await self.connection.call(self.connection.cache.Lookup, request)).result
 
     async def find(self, fingerprint: str) -> cache_pb2.LookupResult:
         answer = await self.connection.call(self.connection.cache.Lookup, cache_pb2.LookupRequest(fingerprint=fingerprint))
         return answer.result
 
-    async def outcome(self, address: str) -> str:
+    async def outcome(self, address: str, *, revision: int = 0) -> str:
         """`served`, or why not: the name of the miss."""
-        result = await self.lookup(address)
+        result = await self.lookup(address, revision=revision)
         return cache_pb2.MissCode.Name(result.miss.code).removeprefix("MISS_CODE_") if result.HasField("miss") else "served"
 
     async def served(self, addresses: Iterable[str]) -> set[str]:
@@ -177,6 +180,28 @@ class Running:
 
         return [answer.verdict async for answer in self.connection.exchange(self.connection.admin.Import, items())]
 
+    # a node that shares its log
+    async def block(self, **fields: Any) -> admin_pb2.Block:
+        return (await self.connection.call(self.connection.admin.Block, admin_pb2.BlockRequest(**fields))).block
+
+    async def audit(self) -> list[str]:
+        """Newest first: who did what to what."""
+        answer = await self.connection.call(self.connection.admin.ListAudit, admin_pb2.ListAuditRequest(limit=1000))
+        return [f"{record.action} {record.subject}" for record in answer.records]
+
+    async def members(self) -> dict[str, cluster_pb2.ListedMember]:
+        """By node id."""
+        answer = await self.connection.call(self.connection.cluster.ListMembers, cluster_pb2.ListMembersRequest())
+        return {member.node_id: member for member in answer.members}
+
+    async def check(self) -> cluster_pb2.CheckResponse:
+        return await self.connection.call(self.connection.cluster.Check, cluster_pb2.CheckRequest())
+
+    async def resolve(self, way: str, *, dry_run: bool = False) -> cluster_pb2.ResolveResponse:
+        """`way`: MERGE or DISCARD."""
+        request = cluster_pb2.ResolveRequest(way=cluster_pb2.ResolveRequest.Way.Value(way), dry_run=dry_run)
+        return await self.connection.call(self.connection.cluster.Resolve, request)
+
     async def until(self, wanted: Callable[[admin_pb2.Status], bool]) -> admin_pb2.Status:
         """The first status of which that is true."""
 
@@ -198,18 +223,21 @@ async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
 
 @asynccontextmanager
 async def running(
-    data_dir: Path, *, environ: Mapping[str, str] = NO_CHANGES, log_file: Path | None = None, **settings: str
+    data_dir: Path,
+    *,
+    environ: Mapping[str, str] = NO_CHANGES,
+    log_file: Path | None = None,
+    host: Host | None = None,
+    **settings: str,
 ) -> AsyncIterator[Running]:
     """A node until the end of the block. Then it is stopped, if it still runs, and must end well; either way it must not have
-    logged a mistake of its own. `settings`: as for `command.start`."""
+    logged a mistake of its own. `settings`: as for `command.start`. `host`: where it runs, if not here."""
     log = log_file or data_dir / "log"
     before = log.stat().st_size if log.exists() else 0
-    node = await asyncio.to_thread(start, data_dir, environ=environ, log_file=log_file, **settings)
+    inside = () if host is None else host.inside
+    node = await asyncio.to_thread(start, data_dir, environ=environ, log_file=log_file, inside=inside, **settings)
     try:
-        pki = data_dir / "pki"
-        async with connect(
-            node.run_file["grpc"], ca=pki / "ca.pem", certificate=pki / "admin.pem", key=pki / "admin.key"
-        ) as connection:
+        async with connected(node, host) as connection:
             yield Running(node, connection)
         if node.process.poll() is None:
             assert await asyncio.to_thread(stop, node) == 0
@@ -217,6 +245,19 @@ async def running(
         node.process.kill()
         node.process.wait()
     assert "Traceback" not in log.read_bytes()[before:].decode("utf-8", "replace")
+
+
+@asynccontextmanager
+async def connected(node: Node, host: Host | None) -> AsyncIterator[Connection]:
+    """As its administrator; to a node on another host through its own loopback, so that no cut stands between."""
+    pki = node.data_dir / "pki"
+    async with contextlib.AsyncExitStack() as ways:
+        target = node.run_file["grpc"]
+        if host is not None:
+            target = await ways.enter_async_context(host.doorway(target))
+        yield await ways.enter_async_context(
+            connect(target, ca=pki / "ca.pem", certificate=pki / "admin.pem", key=pki / "admin.key")
+        )
 
 
 def children(pid: int) -> set[int]:

@@ -27,7 +27,7 @@ from keycache.domain.verdict import Verdict
 from keycache.metrics import Metrics
 from keycache.pki import Identity, NodePki, Role, open_pki
 from keycache.services.server import Server, ServerOptions
-from keycache.store.memory import MemoryLog, MemoryReplica
+from keycache.store.memory import MemoryLog, MemoryOutbox, MemoryReplica
 from support.entries import make_key
 
 GRACE = 10.0
@@ -127,7 +127,14 @@ async def service_node(
     """A running node. `admitter`, `removed` as in Server, `options` as in ServerOptions."""
     now = SystemClock().now()
     clock, log, examiner = ManualClock(now), MemoryLog(), NumberedExaminer()
-    ports = Ports(log=log, replica=MemoryReplica(), examiner=examiner, clock=clock, offload=asyncio.to_thread)
+    ports = Ports(
+        log=log,
+        replica=MemoryReplica(),
+        outbox=MemoryOutbox(),
+        examiner=examiner,
+        clock=clock,
+        offload=asyncio.to_thread,
+    )
     facts = NodeFacts(node_id=NodeId("test"), version="0.0")
     metrics = Metrics(version="0.0")
     cache = build(ports, facts, on_removed=metrics.purged)

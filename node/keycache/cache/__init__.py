@@ -11,25 +11,34 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from keycache.cache.cluster import ClusterDesk
+from keycache.cache.deletions import Deletions
+from keycache.cache.delivery import Delivery
 from keycache.cache.desks import Blocks, SettingsDesk
 from keycache.cache.entries import Entries
 from keycache.cache.harvesting import Harvesting
+from keycache.cache.holdings import Holdings
 from keycache.cache.imports import Imports
 from keycache.cache.issuers import Issuers
 from keycache.cache.journal import Journal
 from keycache.cache.lookups import Lookups
+from keycache.cache.resolving import Resolving
 from keycache.cache.results import NodeStatus
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
-from keycache.domain.errors import Unavailable
+from keycache.domain.errors import ForeignLog, StoreError, Unavailable
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
+from keycache.domain.membership import Witness
 from keycache.domain.names import NodeId
-from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Replica
-from keycache.domain.purge import PurgeState
+from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Outbox, Presence, Replica
+from keycache.domain.restart import RestartReport
 from keycache.domain.settings import Settings
+from keycache.replication.checking import RestartCheck
 from keycache.replication.purger import Purger
+from keycache.replication.reconciler import RECONCILE, Reconciler
 from keycache.replication.replicator import Offload, Replicator, Watched
+from keycache.replication.roster import Roster
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
 
@@ -39,18 +48,22 @@ TRIM_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The world as a node sees it. `offload` runs the replica's blocking writes apart from the event loop."""
+    """The world as a node sees it. `offload` runs the blocking writes of replica and outbox apart from the event loop. `presence`: where
+    a node says that it lives; None: nobody shares its log."""
 
     log: EntryLog
     replica: Replica
+    outbox: Outbox
     examiner: Examiner
     clock: Clock
     offload: Offload
+    presence: Presence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What is fixed while a node runs. `anchors`, `crls`: DER from the configuration."""
+    """What is fixed while a node runs. `anchors`, `crls`: DER from the configuration. `cluster_name`: of the log it shares, if it does;
+    `address`: where others reach it."""
 
     node_id: NodeId
     version: str
@@ -58,6 +71,9 @@ class NodeFacts:
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
     purge_interval: timedelta = PURGE_INTERVAL
+    reconcile_interval: timedelta = RECONCILE
+    cluster_name: str = "keycache"
+    address: str = ""
 
 
 class KeyCache:
@@ -72,38 +88,111 @@ class KeyCache:
             crls=facts.crls,
             on_trust=ports.examiner.trust,
             on_settings=self._settings_changed,
+            on_members=self._members_spoke,
         )
-        self._timekeeper = Timekeeper(clock=ports.clock, replica=ports.replica, offload=ports.offload)
         self._started_at = ports.clock.now()
+        own = Witness(node_id=facts.node_id, address=facts.address, version=facts.version, at=self._started_at)
+        self._roster = Roster(own=own, view=self._view, clock=ports.clock)
+        self._timekeeper = Timekeeper(
+            clock=ports.clock, replica=ports.replica, offload=ports.offload, offsets=self._roster.offsets
+        )
+        check = RestartCheck(
+            log=ports.log, replica=ports.replica, view=self._view, timekeeper=self._timekeeper, node_id=facts.node_id
+        )
         self.replicator = Replicator(
-            log=ports.log, replica=ports.replica, view=self._view, clock=ports.clock, offload=ports.offload
+            log=ports.log,
+            replica=ports.replica,
+            view=self._view,
+            clock=ports.clock,
+            offload=ports.offload,
+            check=check,
         )
         self.purger = Purger(
-            log=ports.log,
+            log=self.replicator.log,
             replica=ports.replica,
             view=self._view,
             timekeeper=self._timekeeper,
             clock=ports.clock,
             interval=facts.purge_interval,
             on_removed=on_removed,
+            is_chosen=self._is_purger,
         )
-        writer = Writer(log=ports.log, replica=ports.replica, replicator=self.replicator)
+        self.reconciler = Reconciler(
+            log=ports.log,
+            replica=ports.replica,
+            view=self._view,
+            replicator=self.replicator,
+            clock=ports.clock,
+            node_id=facts.node_id,
+            interval=facts.reconcile_interval,
+        )
+        self.cluster = ClusterDesk(
+            name=facts.cluster_name,
+            own=own,
+            view=self._view,
+            timekeeper=self._timekeeper,
+            replicator=self.replicator,
+            roster=self._roster,
+            reconciler=self.reconciler,
+            purger=self.purger,
+            outbox=ports.outbox,
+        )
+        self.outbox = ports.outbox
+        holdings = Holdings(replica=ports.replica, outbox=ports.outbox)
+        self.delivery = Delivery(
+            log=self.replicator.log,
+            outbox=ports.outbox,
+            replica=ports.replica,
+            replicator=self.replicator,
+            view=self._view,
+            examiner=ports.examiner,
+            timekeeper=self._timekeeper,
+            clock=ports.clock,
+            offload=ports.offload,
+            link_up=self._link_up,
+        )
+        writer = Writer(
+            log=self.replicator.log,
+            replica=ports.replica,
+            replicator=self.replicator,
+            outbox=ports.outbox,
+            holdings=holdings,
+            timekeeper=self._timekeeper,
+            offload=ports.offload,
+            link_up=self._link_up,
+            on_queued=self.delivery.wake,
+        )
         self._writer = writer
         replica, view, timekeeper = ports.replica, self._view, self._timekeeper
-        self.lookups = Lookups(replica=replica, view=view, replicator=self.replicator, timekeeper=timekeeper)
+        self.lookups = Lookups(
+            replica=replica,
+            outbox=ports.outbox,
+            holdings=holdings,
+            view=view,
+            replicator=self.replicator,
+            timekeeper=timekeeper,
+        )
         self.journal = Journal(writer=writer, replica=replica, timekeeper=timekeeper)
         self.harvesting = Harvesting(
             examiner=ports.examiner,
             writer=writer,
-            replica=replica,
+            holdings=holdings,
             view=view,
             timekeeper=timekeeper,
             journal=self.journal,
             policy=facts.policy,
         )
         self.entries = Entries(
-            writer=writer, replica=replica, view=view, timekeeper=timekeeper, purger=self.purger, journal=self.journal
+            writer=writer,
+            replica=replica,
+            outbox=ports.outbox,
+            offload=ports.offload,
+            view=view,
+            timekeeper=timekeeper,
+            purger=self.purger,
+            journal=self.journal,
         )
+        self._deletions = Deletions(writer=writer, replica=replica, timekeeper=timekeeper)
         self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
         self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
         self.issuers = Issuers(
@@ -123,27 +212,52 @@ class KeyCache:
             journal=self.journal,
             policy=facts.policy,
         )
+        self.resolving = Resolving(
+            log=ports.log,
+            replica=replica,
+            view=view,
+            replicator=self.replicator,
+            purger=self.purger,
+            examiner=ports.examiner,
+            timekeeper=timekeeper,
+            journal=self.journal,
+            outbox=ports.outbox,
+            offload=ports.offload,
+        )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
-        """Until cancelled. `ready` is set when lookups and writes work. Raises ForeignLog, in a
-        group, when this is another node's log.
+        """Until cancelled. `ready` is set when lookups work, and writes as far as the log takes them.
 
-        ORDER: the replica is caught up and the settings are read BEFORE the purger starts (DESIGN 2.3).
+        ORDER: the log is checked, the replica has caught up with it and the settings are read BEFORE the purger starts
+        (DESIGN 2.3, 4). A log that is lost later stops it by taking no writes (`replication.link`).
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self.replicator.run(), name="replicator")
             await self.replicator.ready.wait()
-            await self._first_settings()
+            if self.replicator.caught_up.is_set():
+                await self._first_settings()
             await self._first_heartbeat()
-            group.create_task(self.purger.run(), name="purger")
-            group.create_task(self._housekeeping(), name="housekeeping")
             if ready is not None:
                 ready.set()
+            await self.replicator.caught_up.wait()
+            await self._first_settings()
+            await self._first_heartbeat()
+            if self._ports.presence is not None:
+                group.create_task(self._be_present(self._ports.presence), name="roster")
+            group.create_task(self.purger.run(), name="purger")
+            group.create_task(self._housekeeping(), name="housekeeping")
+            group.create_task(self.delivery.run(), name="delivery")
+            group.create_task(self.reconciler.run(), name="reconciler")
+
+    async def check(self) -> RestartReport:
+        """What a restart would find now. Changes nothing."""
+        report, _ = await self.replicator.look()
+        return report
 
     def not_ready(self) -> str:
-        """Why lookups or writes do not work yet, as a sentence; empty when they do."""
+        """Why lookups do not work yet, as a sentence; empty when they do."""
         if not self.replicator.ready.is_set():
-            return "The replica is catching up with the log."
+            return self.replicator.reason or "The replica is catching up with the log."
         return "" if self._view.settings is not None else self._view.settings_problem
 
     def watch(self) -> AsyncIterator[Watched]:
@@ -155,23 +269,25 @@ class KeyCache:
         counts = Counts(live=0, expired=0, held=0)
         if settings is not None:
             counts = await asyncio.to_thread(self._ports.replica.counts, now=now, timeouts=settings.timeouts)
-        purge = self.purger.status
+        cluster = self.cluster.status() if self._ports.log.is_shared else None
         return NodeStatus(
-            mode="standalone",
+            mode="standalone" if cluster is None else "cluster",
             node_id=self._facts.node_id.text,
             version=self._facts.version,
-            identity=self._ports.log.identity.text,
+            identity="" if (cursor := self._ports.replica.cursor()) is None else cursor.identity.text,
             started_at=self._started_at,
             now=now,
             entries=counts,
             applied_revision=self.replicator.applied,
             digest=self._ports.replica.digest(),
-            purge=purge,
+            purge=self.purger.status,
             settings=settings,
-            warnings=self._warnings(),
+            warnings=self.warnings(),
+            cluster=cluster,
         )
 
-    def _warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
+        """Things an administrator should know, as sentences."""
         warnings = []
         if self._view.settings is None:
             warnings.append(self._view.settings_problem)
@@ -179,9 +295,11 @@ class KeyCache:
             clock = self._timekeeper.verdict(self._view.settings.clock_skew_bound)
             if not clock.trusted:
                 warnings.append(clock.reason)
-        purge = self.purger.status
-        if purge.state in {PurgeState.HELD_MASS_EXPIRY, PurgeState.HELD_CLOCK} and purge.reason not in warnings:
-            warnings.append(purge.reason)
+        held = self.cluster.purge_held()
+        if held and held not in warnings:
+            warnings.append(held)
+        warnings.extend(self.cluster.warnings())
+        warnings.extend(self.delivery.problems())
         policy = self._facts.policy
         if not policy.managed_domains:
             warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")
@@ -189,8 +307,8 @@ class KeyCache:
 
     async def _first_settings(self) -> None:
         """A log that holds nothing gets the defaults, once and explicitly. One that holds entries but no settings does not: that
-        is damage, and nothing is assumed (DESIGN 2.3)."""
-        if await self._ports.log.head() != ABSENT:
+        is damage, and nothing is assumed (DESIGN 2.3). Who founds a shared log writes them with its identity."""
+        if self._ports.log.is_shared or await self._ports.log.head() != ABSENT:
             return
         await self._writer.commit(Transaction(compare={SETTINGS: ABSENT}, puts={SETTINGS: encode_settings(Settings())}))
 
@@ -202,9 +320,24 @@ class KeyCache:
 
     async def _housekeeping(self) -> None:
         while True:
-            with contextlib.suppress(Unavailable):  # there is a next hour
+            with contextlib.suppress(Unavailable, ForeignLog, StoreError):  # there is a next hour
                 await self.journal.trim()
+                await self._deletions.trim()
             await self._ports.clock.sleep(TRIM_SECONDS)
+
+    async def _be_present(self, presence: Presence) -> None:
+        cluster, log = self.cluster, self.replicator.log
+        await self._roster.run(presence=presence, log=log, describe=cluster.describe, is_following=cluster.is_following)
+
+    def _is_purger(self) -> bool:
+        return self.cluster.is_purger()
+
+    def _members_spoke(self, keys: frozenset[str]) -> None:
+        self._roster.hear(keys)
+
+    def _link_up(self) -> bool:
+        """Whether the log can be reached, as far as this node knows without asking it."""
+        return self.replicator.connected
 
     def _settings_changed(self) -> None:
         self.purger.wake()

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import fields, replace
 from datetime import timedelta
 
+from keycache.cache.deletions import BATCH, deletion_puts
 from keycache.cache.journal import Journal
 from keycache.cache.results import Listed, PurgeResult
 from keycache.cache.writer import ATTEMPTS, Writer, audit_put
-from keycache.domain.administration import AuditRecord
+from keycache.domain.administration import AuditRecord, Deletion
 from keycache.domain.entry import Entry, Origin, Protocol, Trust
 from keycache.domain.errors import Conflict, InvalidInput, NotFound, Refused
-from keycache.domain.log import Committed, Transaction, entry_key
+from keycache.domain.log import ABSENT, Committed, Transaction, entry_key
 from keycache.domain.names import Domain, EmailAddress, Fingerprint, Revision
-from keycache.domain.ports import EntryQuery, Replica, SortBy, StoredEntry
+from keycache.domain.outbox import newest_sighting
+from keycache.domain.ports import EntryQuery, Outbox, Replica, SortBy, StoredEntry
 from keycache.domain.purge import PurgeState
 from keycache.domain.retention import expires_at, lasting
 from keycache.replication.purger import Purger
+from keycache.replication.replicator import Offload
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
 
 PAGE_LIMIT = 1_000
-BATCH = 100
-"""Deletions per transaction, as in the purger."""
 
 _CRITERIA = ("text", "address", "domain", "protocol", "origin", "trust", "issuer", "older_than", "expired")
 assert {*_CRITERIA} <= {field.name for field in fields(EntryQuery)}
@@ -32,10 +33,21 @@ assert {*_CRITERIA} <= {field.name for field in fields(EntryQuery)}
 
 class Entries:
     def __init__(
-        self, *, writer: Writer, replica: Replica, view: View, timekeeper: Timekeeper, purger: Purger, journal: Journal
+        self,
+        *,
+        writer: Writer,
+        replica: Replica,
+        outbox: Outbox,
+        offload: Offload,
+        view: View,
+        timekeeper: Timekeeper,
+        purger: Purger,
+        journal: Journal,
     ) -> None:
         self._writer = writer
         self._replica = replica
+        self._outbox = outbox
+        self._offload = offload
         self._view = view
         self._timekeeper = timekeeper
         self._purger = purger
@@ -94,14 +106,23 @@ class Entries:
         return tuple(self._listed(one) for one in stored), acts
 
     async def delete(self, fingerprint: str, actor: str) -> tuple[int, Revision]:
-        """Remove one key; the next mail may bring it back. Raises NotFound, Conflict, LogUnavailable."""
+        """Remove one key, also one that waits in this node's outbox; the next mail may bring it back. Raises NotFound, Conflict,
+        LogUnavailable."""
         for _ in range(ATTEMPTS):
             stored = self._named(fingerprint)
             compare = {_key_of(one): one.mod_revision for one in stored}
             addresses = ", ".join(address.text for one in stored for address in one.entry.key.addresses)
             record = self._journal.entry_of(actor, "DELETE", stored[0].entry.key.fingerprint.text, addresses)
-            result = await self._writer.commit(Transaction(compare=compare, puts=audit_put(record), deletes=tuple(compare)))
+            deletion = Deletion(at=self._timekeeper.stamp(), actor=actor)
+            result = await self._writer.commit(
+                Transaction(
+                    compare=compare,
+                    puts={**audit_put(record), **deletion_puts(stored, deletion)},
+                    deletes=tuple(key for key, revision in compare.items() if revision != ABSENT),
+                )
+            )
             if isinstance(result, Committed):
+                await self._forget(stored, deletion)
                 return len(stored), result.revision
             await self._writer.catch_up(result.revision)  # changed meanwhile; the administrator's word still holds
         raise Conflict(f"The entry {fingerprint} kept changing while it was deleted.", hint="Try again.")
@@ -119,14 +140,14 @@ class Entries:
         described = ", ".join(criteria(query)) or "all"
         # Before the act: what is removed must never lack its line, whatever ends the act half-way.
         await self._journal.record(actor, "PURGE", described, f"{matched} entries")
-        removed = await self.remove_where(query)
+        removed = await self.remove_where(query, actor)
         return PurgeResult(matched=matched, removed=removed, revision=self._writer.applied)
 
-    async def remove_where(self, query: EntryQuery, wanted: Callable[[Entry], bool] = lambda _entry: True) -> int:
+    async def remove_where(self, query: EntryQuery, actor: str, wanted: Callable[[Entry], bool] = lambda _entry: True) -> int:
         """Remove what matches and is wanted; how many. Visible here when it returns. The caller sees to the audit log."""
         removed = 0
         async for chunk in self._chunks(query, BATCH):
-            removed += await self._remove(tuple(stored for stored in chunk if wanted(stored.entry)))
+            removed += await self._remove(tuple(stored for stored in chunk if wanted(stored.entry)), actor)
         return removed
 
     async def confirm_held(self, actor: str, *, dry_run: bool = False) -> PurgeResult:
@@ -164,27 +185,46 @@ class Entries:
                 return
             query = replace(query, after=page.next)
 
-    async def _remove(self, chunk: tuple[StoredEntry, ...]) -> int:
+    async def _remove(self, chunk: tuple[StoredEntry, ...], actor: str) -> int:
         """Those that changed meanwhile stay: they may not match any more."""
-        compare = {_key_of(stored): stored.mod_revision for stored in chunk}
-        while compare:
-            result = await self._writer.commit(Transaction(compare=dict(compare), puts={}, deletes=tuple(compare)))
+        while chunk:
+            compare = {_key_of(stored): stored.mod_revision for stored in chunk}
+            deletion = Deletion(at=self._timekeeper.stamp(), actor=actor)
+            result = await self._writer.commit(
+                Transaction(compare=compare, puts=deletion_puts(chunk, deletion), deletes=tuple(compare))
+            )
             if isinstance(result, Committed):
-                return len(compare)
+                await self._forget(chunk, deletion)
+                return len(chunk)
             current = {key: record.mod_revision for key, record in result.current.items() if record is not None}
-            unchanged = {key: revision for key, revision in compare.items() if current.get(key) == revision}
-            if len(unchanged) == len(compare):
+            unchanged = tuple(stored for stored in chunk if current.get(_key_of(stored)) == stored.mod_revision)
+            if len(unchanged) == len(chunk):
                 break  # refuted, yet nothing differs: never remove on a doubt
-            compare = unchanged
+            chunk = unchanged
         return 0
 
+    async def _forget(self, removed: Iterable[StoredEntry], deletion: Deletion) -> None:
+        """What waits of removed entries goes with them; else lookups here would find it until the delivery does."""
+        if not self._outbox.count:
+            return
+        waiting = (self._outbox.pending(one.entry.key.protocol, one.entry.key.fingerprint) for one in removed)
+        gone = [one for one in waiting if one is not None and newest_sighting(one.entry) <= deletion.at]
+        await self._offload(self._outbox.remove, gone)
+
     def _named(self, fingerprint: str) -> tuple[StoredEntry, ...]:
+        """As lookups here see them: what waits, before what the replica says; one that waits alone has the revision ABSENT."""
         parsed = Fingerprint.parse(fingerprint)
-        found = (self._replica.entry(protocol, parsed) for protocol in Protocol)
-        stored = tuple(one for one in found if one is not None)
-        if not stored:
+        found = []
+        for protocol in Protocol:
+            pending = self._outbox.pending(protocol, parsed) if self._outbox.count else None
+            stored = self._replica.entry(protocol, parsed)
+            if pending is not None:
+                found.append(StoredEntry(entry=pending.entry, mod_revision=ABSENT if stored is None else stored.mod_revision))
+            elif stored is not None:
+                found.append(stored)
+        if not found:
             raise NotFound(f"No key {parsed} is cached.", hint="Look for it with 'keycache search'.")
-        return stored
+        return tuple(found)
 
     def _listed(self, stored: StoredEntry) -> Listed:
         timeouts = self._view.require_settings().timeouts

@@ -6,34 +6,25 @@ A sender who writes a thousand mails a day costs one write a day at most: a know
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from keycache.cache.chains import affordable
+from keycache.cache.holdings import Holdings
 from keycache.cache.journal import Journal
 from keycache.cache.results import KeyResult, MessageResult
 from keycache.cache.writer import Update, Writer
 from keycache.domain.entry import Defect, Entry, Key, Origin, Protocol, Sighting, Trust
-from keycache.domain.errors import Conflict, InvalidInput
+from keycache.domain.errors import Conflict, InvalidInput, RecordTooLarge
 from keycache.domain.examination import DirectionPolicy, Envelope, Examination, Finding, Gate
 from keycache.domain.log import CHAIN
 from keycache.domain.lookup import TRUSTS
 from keycache.domain.merge import learn, obtain
 from keycache.domain.names import EmailAddress, Revision
-from keycache.domain.ports import Examiner, Replica
+from keycache.domain.ports import Examiner
 from keycache.domain.verdict import Verdict, best
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
-
-CHAIN_LIMIT = 10_000
-"""Intermediates kept in all: far beyond the some 3,000 public ones known to browsers, and a bound for hostile mail."""
-
-CHAIN_BYTES = 16 << 20
-"""And their size: as many of the usual 1.6 KB. Each worker holds and indexes all of them, anew after every change, and
-8,000 of the greatest size would end every worker at its first task, for good."""
-
-HELD_CHAIN_LIMIT, HELD_CHAIN_BYTES = 1_000, 2 << 20
-"""What there may be already when a mail that holds a HELD key still adds to it. Anybody can make authorities nobody trusts; they
-must neither crowd out trusted ones nor cost a lot. What is left out comes again with the next mail after an approval."""
 
 KEYS_PER_ADDRESS = 32
 """Keys of one trust kept for one address. Somebody with a new key every month fills it in three years; a flood of self-made keys
@@ -41,6 +32,8 @@ would make each lookup of the address slow and its answer large. Keys that a tru
 
 SOURCE_LIMIT = 200
 """Characters of a source text that are kept."""
+
+QUEUED = "Kept on this node; the cluster gets it when etcd is back."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +54,7 @@ class Harvesting:
         *,
         examiner: Examiner,
         writer: Writer,
-        replica: Replica,
+        holdings: Holdings,
         view: View,
         timekeeper: Timekeeper,
         journal: Journal,
@@ -69,14 +62,16 @@ class Harvesting:
     ) -> None:
         self._examiner = examiner
         self._writer = writer
-        self._replica = replica
+        self._holdings = holdings
         self._view = view
         self._timekeeper = timekeeper
         self._journal = journal
         self._policy = policy
 
     async def harvest(self, message: bytes, envelope: Envelope) -> MessageResult:
-        """Verify a message and keep its sender's keys. Every message gets a verdict. Raises LogUnavailable, Unavailable."""
+        """Verify a message and keep its sender's keys. Every message gets a verdict. While the cluster's log takes no writes they are
+        kept in this node's outbox; raises OutboxFull when that is full, StoreError, Unavailable while the settings are unknown, and
+        LogUnavailable where the log is this node's own."""
         result = await self.take_message(message, envelope, Origin.HARVESTED, source="")
         self._journal.note(result, self._timekeeper.now())
         return result
@@ -114,17 +109,20 @@ class Harvesting:
     async def take_findings(
         self, findings: Sequence[Finding], chain: Sequence[bytes], acquisition: Acquisition
     ) -> tuple[tuple[KeyResult, ...], Revision]:
-        """One result per finding, in order, and the newest revision written."""
+        """One result per finding, in order, and the newest revision written. Which key of a message brought which intermediate is not
+        known, so one HELD key makes the room small for all: a trusted key in the same mail must not open the door to what nobody
+        vouches for."""
         revision = self._writer.applied
-        chain = self._affordable(findings, chain)
+        held = any(one.verdict is None and one.key is not None and one.key.trust is Trust.HELD for one in findings)
+        new = affordable(self._view.chain, {hashlib.sha256(one).hexdigest(): one for one in chain}, held=held)
         results = []
         for finding in findings:
-            result, written = await self._take(finding, chain, acquisition)
+            result, written = await self._take(finding, new, acquisition)
             revision = max(revision, written)
             results.append(result)
         return tuple(results), revision
 
-    async def _take(self, finding: Finding, chain: Sequence[bytes], how: Acquisition) -> tuple[KeyResult, Revision]:
+    async def _take(self, finding: Finding, chain: Mapping[str, bytes], how: Acquisition) -> tuple[KeyResult, Revision]:
         if finding.key is None:
             assert finding.verdict is not None
             return _result(finding, finding.verdict), self._writer.applied
@@ -134,7 +132,7 @@ class Harvesting:
         if not key.addresses and key.defect is not Defect.REVOKED:
             return _result(finding, Verdict.OWN_DOMAIN), self._writer.applied
         blocked = self._blocked(key)
-        known = self._replica.entry(key.protocol, key.fingerprint)
+        known = self._holdings.entry(key.protocol, key.fingerprint)
         if known is None and (finding.verdict is not None or blocked is not None):
             return _result(finding, finding.verdict or Verdict.BLOCKED, blocked), self._writer.applied
         if blocked is not None and key.defect is not Defect.REVOKED:
@@ -146,16 +144,24 @@ class Harvesting:
             return await self._decide(entry, key, chain, how)
 
         if not how.write:
-            update = await decide(None if known is None else known.entry)
+            update = await decide(known)
             return _result(finding, Verdict.BLOCKED if blocked is not None else update.outcome, blocked), self._writer.applied
         try:
-            verdict, revision = await self._writer.update_entry(key.protocol, key.fingerprint, decide)
+            # An administrator, who waits for the answer, hears that the log is away; a mail must not.
+            queue = how.origin is not Origin.IMPORTED
+            written = await self._writer.update_entry(key.protocol, key.fingerprint, decide, queue=queue)
         except Conflict:
             # Others write this very key over and over, so it is fresh: the mail is not held up for it.
             return _result(finding, Verdict.ALREADY_FRESH), self._writer.applied
-        return _result(finding, Verdict.BLOCKED if blocked is not None else verdict, blocked), revision
+        except RecordTooLarge as error:
+            return replace(_result(finding, Verdict.KEY_TOO_LARGE), detail=error.text), self._writer.applied
+        verdict = Verdict.BLOCKED if blocked is not None else written.outcome
+        result = _result(finding, verdict, blocked)
+        if written.queued:
+            result = replace(result, queued=True, detail=f"{result.detail} {QUEUED}".strip())
+        return result, written.revision
 
-    async def _decide(self, entry: Entry | None, key: Key, chain: Sequence[bytes], how: Acquisition) -> Update[Verdict]:
+    async def _decide(self, entry: Entry | None, key: Key, chain: Mapping[str, bytes], how: Acquisition) -> Update[Verdict]:
         if entry is not None and key.protocol is Protocol.OPENPGP and entry.key.material != key.material:
             key = await self._examiner.merge(entry.key, key, self._timekeeper.now())
         at = self._timekeeper.stamp()
@@ -174,31 +180,12 @@ class Harvesting:
         if key.trust is Trust.ANCHORED:
             return False
         trust = TRUSTS.index(key.trust)
-        rows = self._replica.lookup([address.index for address in key.addresses])
+        rows = self._holdings.lookup([address.index for address in key.addresses])
         return any(sum(row.trust == trust for row in found) >= KEYS_PER_ADDRESS for found in rows.values())
 
-    def _affordable(self, findings: Iterable[Finding], chain: Sequence[bytes]) -> tuple[bytes, ...]:
-        """The new intermediates of a message that there is room for. Which of its keys brought which is not known, so one HELD
-        key makes the room small for all: a trusted key in the same mail must not open the door to what nobody vouches for."""
-        known = self._view.chain
-        new = {hashlib.sha256(one).hexdigest(): one for one in chain}
-        new = {name: one for name, one in new.items() if name not in known}
-        if not new:
-            return ()
-        held = any(one.verdict is None and one.key is not None and one.key.trust is Trust.HELD for one in findings)
-        number, size = (HELD_CHAIN_LIMIT, HELD_CHAIN_BYTES) if held else (CHAIN_LIMIT, CHAIN_BYTES)
-        number, size = number - len(known), size - sum(map(len, known.values()))
-        chosen: list[bytes] = []
-        for one in new.values():
-            if len(chosen) < number and len(one) <= size:
-                chosen.append(one)
-                size -= len(one)
-        return tuple(chosen)
-
-    def _new_chain(self, chain: Sequence[bytes]) -> dict[str, bytes]:
+    def _new_chain(self, chain: Mapping[str, bytes]) -> dict[str, bytes]:
         """Records of intermediates that are not kept yet: each once, apart from entries."""
-        names = {hashlib.sha256(certificate).hexdigest(): certificate for certificate in chain}
-        return {CHAIN + name: der for name, der in names.items() if name not in self._view.chain}
+        return {CHAIN + name: der for name, der in chain.items() if name not in self._view.chain}
 
     def _blocked(self, key: Key) -> str | None:
         """The sentence about the block that holds, if any: of the key, or of every address it is bound to."""

@@ -73,7 +73,7 @@ class Imports:
                 return Update(outcome=Verdict.ALREADY_FRESH, entry=None, puts={})
             return Update(outcome=Verdict.REFRESHED, entry=joined, puts={})
 
-        verdict, _ = await self._writer.update_entry(key.protocol, key.fingerprint, decide)
+        verdict = (await self._writer.update_entry(key.protocol, key.fingerprint, decide)).outcome
         if verdict is not Verdict.ALREADY_FRESH:
             await self._journal.tally(actor, "IMPORT", source[:SOURCE_LIMIT], "entries of an export taken over")
         addresses = tuple(address.text for address in key.addresses)

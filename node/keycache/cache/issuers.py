@@ -108,7 +108,7 @@ class Issuers:
         if state is IssuerState.REJECTED:
             query = self._entries.query(issuer=id)
             gone = await self._entries.purge(query, everything=False, dry_run=False, actor=actor)
-            dropped = gone.removed + await self._drop_released(id)
+            dropped = gone.removed + await self._drop_released(id, actor)
             return IssuerResult(entries=dropped, still_held=0, revision=max(revision, self._writer.applied))
         released = await self._release(held)
         if certificate and held and not released:
@@ -129,10 +129,12 @@ class Issuers:
                 record, puts={ISSUERS + before.id: issuer_to_wire(before).SerializeToString(deterministic=True)}
             )
 
-    async def _drop_released(self, id: str) -> int:  # noqa: A002
+    async def _drop_released(self, id: str, actor: str) -> int:  # noqa: A002
         """Keys that an earlier approval had released: the administrator takes that back."""
         query = self._entries.query(trust=Trust.ANCHORED, protocol=Protocol.SMIME)
-        return await self._entries.remove_where(query, lambda entry: entry.key.issuer is not None and entry.key.issuer.id == id)
+        return await self._entries.remove_where(
+            query, actor, lambda entry: entry.key.issuer is not None and entry.key.issuer.id == id
+        )
 
     async def _release(self, held: list[StoredEntry]) -> int:
         gate = asyncio.Semaphore(PARALLEL)
@@ -160,8 +162,7 @@ class Issuers:
             history = (*entry.history, change)[-HISTORY_LIMIT:]
             return Update(outcome=True, entry=replace(entry, key=released, history=history), puts={})
 
-        outcome, _ = await self._writer.update_entry(key.protocol, key.fingerprint, decide)
-        return outcome
+        return (await self._writer.update_entry(key.protocol, key.fingerprint, decide)).outcome
 
     async def _one_certificate(self, blob: bytes) -> bytes:
         """DER of the single certificate in the blob, whatever becomes of it as a mail certificate."""

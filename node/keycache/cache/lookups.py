@@ -1,7 +1,8 @@
-"""Answers from the replica: the hot path. Never leaves the node, never waits but for a revision the caller asked for.
+"""Answers from replica and outbox: the hot path. Never leaves the node, never waits but for a revision the caller asked for.
 
 `serve` and `serve_all` are what the wire is answered with: addresses are first tried the short way (`domain.lookup.serve_ready`), and
-what it leaves open is asked again, and judged, as `by_address` and `by_addresses` do it for all.
+what it leaves open is asked again, and judged, as `by_address` and `by_addresses` do it for all. Addresses of which something waits in
+the outbox are always judged; while nothing waits at all, that costs one look at a number.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
+from keycache.cache.holdings import NOTHING, Holdings
 from keycache.codec import decode, entry_of_halves, to_us
 from keycache.domain.errors import InvalidInput, OutOfRange
 from keycache.domain.lookup import (
@@ -25,7 +27,7 @@ from keycache.domain.lookup import (
     serve_ready,
 )
 from keycache.domain.names import ADDRESS_LIMIT, EmailAddress, Fingerprint
-from keycache.domain.ports import Replica
+from keycache.domain.ports import Outbox, Replica
 from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
@@ -65,8 +67,19 @@ def _parsed(address: str) -> _Asked:
 
 
 class Lookups:
-    def __init__(self, *, replica: Replica, view: View, replicator: Replicator, timekeeper: Timekeeper) -> None:
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        outbox: Outbox,
+        holdings: Holdings,
+        view: View,
+        replicator: Replicator,
+        timekeeper: Timekeeper,
+    ) -> None:
         self._replica = replica
+        self._outbox = outbox
+        self._holdings = holdings
         self._view = view
         self._replicator = replicator
         self._timekeeper = timekeeper
@@ -78,7 +91,7 @@ class Lookups:
     @property
     def log_age(self) -> timedelta | None:
         """How long ago the log was last heard. None: the log is on this node."""
-        return None
+        return self._replicator.log_age
 
     async def reach(self, revision: int) -> None:
         """Wait until this node has applied that revision. Raises Unavailable."""
@@ -108,7 +121,7 @@ class Lookups:
 
     def by_fingerprint(self, fingerprint: str, accept: LookupFilter = DEFAULT_FILTER) -> Answer:
         """Raises InvalidInput for what is no fingerprint."""
-        rows = self._replica.lookup_fingerprint(Fingerprint.parse(fingerprint))
+        rows = self._holdings.lookup_fingerprint(Fingerprint.parse(fingerprint))
         now = self._timekeeper.now()
         answer = self._answer(None, rows, accept, now)
         if answer.keys and all(self._is_cut_off(found.row, now) for found in answer.keys):
@@ -140,7 +153,9 @@ class Lookups:
         view = self._view
         if view.timeouts is None or not (accept is DEFAULT_FILTER or accept == DEFAULT_FILTER):
             return [None] * len(asked)
-        rows = self._replica.lookup_ready([indexed for indexed, _ in asked])
+        indexes = [indexed for indexed, _ in asked]
+        waiting = self._holdings.waiting(indexes) if self._outbox.count else NOTHING  # BEFORE the replica, see `Holdings`
+        rows = self._replica.lookup_ready(indexes)
         now = self._timekeeper.now()
         blocks, blocked = view.blocks, self._blocked(now)
         answers = serve_ready(
@@ -153,10 +168,12 @@ class Lookups:
         for place, (_, address) in enumerate(asked):
             if address is None or (blocks.blocks and blocks.of_address(address, now) is not None):
                 answers[place] = None
+        if waiting:
+            answers = [None if indexed in waiting else answer for indexed, answer in zip(indexes, answers, strict=True)]
         return answers
 
     def _judge(self, addresses: Sequence[EmailAddress], accept: LookupFilter) -> list[Answer]:
-        rows = self._replica.lookup([address.index for address in addresses])
+        rows = self._holdings.lookup([address.index for address in addresses])
         now = self._timekeeper.now()
         return [self._answer(address, rows.get(address.index, ()), accept, now) for address in addresses]
 

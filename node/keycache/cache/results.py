@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from keycache.domain.administration import Block, IssuerState
+from keycache.domain.capacity import EtcdEndpoint
 from keycache.domain.entry import Entry, Origin, Protocol
 from keycache.domain.examination import Direction, Gate
 from keycache.domain.ports import Counts
@@ -16,7 +17,8 @@ from keycache.replication.purger import PurgeStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyResult:
-    """One key of a message or file. `fingerprint` may be a label (file name, header) when no key could be read."""
+    """One key of a message or file. `fingerprint` may be a label (file name, header) when no key could be read. `queued`: it is kept
+    and served on this node alone so far."""
 
     fingerprint: str
     protocol: Protocol | None
@@ -24,6 +26,7 @@ class KeyResult:
     verdict: Verdict
     detail: str = ""
     gates: tuple[Gate, ...] = ()
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +110,57 @@ class VerdictLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterStatus:
+    """How a node stands to the log it shares. `link`: a `LinkState`; `reason`: why it is not FOLLOWING, and what to do. `log_age`: None
+    while it was not heard. `purger`: label of the member whose turn it is, empty while there is none; the other purge fields are its
+    own words, or this node's if there is none. `repaired`, `reconciled_at`: what differed from the log when it was last compared in
+    whole. `members` alive, with this node; `worst_skew`: of the clock that is furthest from ours."""
+
+    name: str
+    link: str
+    reason: str
+    log_age: timedelta | None
+    outbox_entries: int
+    outbox_bytes: int
+    outbox_limit_bytes: int
+    purger: str
+    purge_state: str
+    purge_reason: str
+    purge_waiting: int
+    repaired: int
+    reconciled_at: datetime | None
+    members: int
+    worst_skew: timedelta
+    etcd: tuple[EtcdEndpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedMember:
+    """A node that shares the log, or did. `alive`: whether its lease lives. Of one that is gone only names, `version` and `last_seen`
+    are known. `lag`: revisions that it had not applied when it last said so. `skew`: its clock minus ours, None: not measured."""
+
+    node_id: str
+    address: str
+    version: str
+    alive: bool
+    is_this_node: bool
+    last_seen: datetime
+    started_at: datetime | None = None
+    applied_revision: int = 0
+    lag: int = 0
+    skew: timedelta | None = None
+    clock_trusted: bool = False
+    purger: bool = False
+    purge_state: str = ""
+    purge_reason: str = ""
+    purge_waiting: int = 0
+    outbox: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """`mode`: standalone or cluster. `warnings`: sentences for the administrator."""
+    """`mode`: standalone or cluster. `purge`: of this node's own purger. `warnings`: sentences for the administrator. `cluster` None:
+    the node works alone."""
 
     mode: str
     node_id: str
@@ -122,3 +174,4 @@ class NodeStatus:
     purge: PurgeStatus
     settings: Settings | None
     warnings: tuple[str, ...]
+    cluster: ClusterStatus | None = None

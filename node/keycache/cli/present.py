@@ -16,7 +16,7 @@ from keycache import codec
 from keycache.cli.entry_line import entry_fields
 from keycache.cli.instants import optional_rfc3339, rfc3339
 from keycache.domain.spans import format_span
-from keycache.v1 import admin_pb2, cache_pb2, entry_pb2, record_pb2
+from keycache.v1 import admin_pb2, cache_pb2, cluster_pb2, entry_pb2, record_pb2
 
 Document = dict[str, Any]
 
@@ -67,6 +67,7 @@ def key_verdict(key: cache_pb2.KeyVerdict, *, with_gates: bool) -> Document:
         "verdict": key.verdict,
         "detail": key.detail,
         "advice": key.advice,
+        "queued": key.queued,
     }
     if with_gates:
         fields["gates"] = gates(key.gates)
@@ -161,6 +162,88 @@ def status(answer: admin_pb2.Status) -> Document:
         },
         "settings": settings(answer.settings) if answer.HasField("settings") else None,
         "warnings": list(answer.warnings),
+        "cluster": _cluster(answer.cluster) if answer.HasField("cluster") else None,
+    }
+
+
+def _cluster(answer: admin_pb2.ClusterStatus) -> Document:
+    return {
+        "name": answer.name,
+        "link": answer.link,
+        "reason": answer.reason,
+        "log_age": _optional_seconds(answer, "log_age"),
+        "outbox": {
+            "entries": answer.outbox_entries,
+            "bytes": answer.outbox_bytes,
+            "limit_bytes": answer.outbox_limit_bytes,
+        },
+        "purger": answer.purger or None,
+        "purge": {"state": answer.purge_state, "reason": answer.purge_reason, "waiting": answer.purge_waiting},
+        "repaired": answer.repaired,
+        "reconciled_at": moment(answer, "reconciled_at"),
+        "etcd": [_endpoint(one) for one in answer.etcd],
+    }
+
+
+def _endpoint(one: admin_pb2.EtcdEndpoint) -> Document:
+    return {
+        "endpoint": one.endpoint,
+        "reachable": one.reachable,
+        "version": one.version,
+        "leader": one.leader,
+        "learner": one.learner,
+        "db_bytes": one.db_bytes,
+        "db_bytes_in_use": one.db_bytes_in_use,
+        "quota_bytes": one.quota_bytes,
+        "alarms": list(one.alarms),
+        "problem": one.problem,
+    }
+
+
+def member(one: cluster_pb2.ListedMember) -> Document:
+    """`skew` in seconds: its clock minus that of the node that answers."""
+    return {
+        "node_id": one.node_id,
+        "address": one.address,
+        "version": one.version,
+        "alive": one.alive,
+        "is_this_node": one.is_this_node,
+        "last_seen": moment(one, "last_seen"),
+        "started_at": moment(one, "started_at"),
+        "applied_revision": one.applied_revision,
+        "lag": one.lag,
+        "skew": _optional_seconds(one, "skew"),
+        "clock_trusted": one.clock_trusted,
+        "purger": one.purger,
+        "purge": {"state": one.purge_state, "reason": one.purge_reason, "waiting": one.purge_waiting},
+        "outbox": one.outbox,
+    }
+
+
+def check(answer: cluster_pb2.CheckResponse) -> Document:
+    return {
+        "action": answer.action,
+        "reason": answer.reason,
+        "hint": answer.hint,
+        "entries": {"kept": answer.kept, "expired": answer.expired, "held_back": answer.held_back},
+        "held_reason": answer.held_reason,
+        "settings": settings(answer.settings) if answer.HasField("settings") else None,
+        "replica": {"identity": answer.replica_identity or None, "revision": answer.replica_revision},
+        "log": {"identity": answer.log_identity or None, "revision": answer.log_revision},
+        "warnings": list(answer.warnings),
+    }
+
+
+def resolved(way: str, answer: cluster_pb2.ResolveResponse, *, dry_run: bool) -> Document:
+    return {
+        "way": way,
+        "dry_run": dry_run,
+        "entries": answer.entries,
+        "known": answer.known,
+        "deleted": answer.deleted,
+        "outbox": answer.outbox,
+        "identity": answer.identity,
+        "revision": answer.revision,
     }
 
 
@@ -239,3 +322,8 @@ def span_text(value: Duration) -> str:
 
 def _seconds(value: Duration) -> int:
     return value.seconds
+
+
+def _optional_seconds(message: Message, field: str) -> float | None:
+    """To the millisecond."""
+    return round(codec.span(getattr(message, field)).total_seconds(), 3) if message.HasField(field) else None

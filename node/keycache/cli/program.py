@@ -11,6 +11,7 @@ from keycache.cli.call import guarded, new_group
 from keycache.cli.commands import (
     blocking,
     clients,
+    cluster,
     exporting,
     finding,
     importing,
@@ -28,7 +29,20 @@ _HELP = "A cache of mail-encryption keys, harvested from inbound mail, looked up
 def build() -> typer.Typer:
     """All commands, in the order that help shows them."""
     app = new_group(_HELP, root=True)
-    for group in (running, insight, mail, finding, importing, exporting, removing, blocking, settings, issuers, clients):
+    for group in (
+        running,
+        insight,
+        mail,
+        finding,
+        importing,
+        exporting,
+        removing,
+        blocking,
+        settings,
+        issuers,
+        clients,
+        cluster,
+    ):
         group.register(app)
     return app
 

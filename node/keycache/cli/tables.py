@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from keycache.cli import cluster_tables
 from keycache.cli.fitting import shortened
 from keycache.cli.instants import for_people
 from keycache.cli.plain import plain
@@ -179,10 +180,15 @@ def status(answer: Document) -> Table:
     if purge["last_sweep_at"]:
         rows.append(("", f"last sweep {moment(purge['last_sweep_at'])} UTC removed {purge['last_sweep_removed']}"))
     if answer["settings"]:
-        spans = answer["settings"]["timeouts_text"]
-        rows.append(("Timeouts", ", ".join(f"{name.replace('_', '-')} {span}" for name, span in spans.items())))
+        rows.append(("Timeouts", timeouts(answer["settings"])))
+    rows += cluster_tables.rows(answer["cluster"]) if answer["cluster"] else []
     rows += [("Warning", Text(plain(warning), style="yellow")) for warning in answer["warnings"]]
     return pairs(rows)
+
+
+def timeouts(settings_: Document) -> str:
+    """In one line."""
+    return ", ".join(f"{name.replace('_', '-')} {span}" for name, span in settings_["timeouts_text"].items())
 
 
 def settings(answer: Document) -> Table:

@@ -23,10 +23,12 @@ from keycache.client.errors import translated
 from keycache.domain.errors import ConfigError, KeycacheError
 from keycache.v1.admin_pb2_grpc import AdminStub
 from keycache.v1.cache_pb2_grpc import KeyCacheStub
+from keycache.v1.cluster_pb2_grpc import ClusterStub
 
 if TYPE_CHECKING:  # they stand in the .pyi alone
     from keycache.v1.admin_pb2_grpc import AdminAsyncStub
     from keycache.v1.cache_pb2_grpc import KeyCacheAsyncStub
+    from keycache.v1.cluster_pb2_grpc import ClusterAsyncStub
 
 CALL_TIMEOUT = 60.0
 """Seconds. A harvest of a message at every limit takes a worker's whole time budget; this is beyond it."""
@@ -95,6 +97,7 @@ class Connection:
         self._channel = grpc.aio.secure_channel(self.target, credentials, options=OPTIONS)
         self._cache = KeyCacheStub(self._channel)
         self._admin = AdminStub(self._channel)
+        self._cluster = ClusterStub(self._channel)
         self._looked_at = self._loop.time()
 
     @property
@@ -108,6 +111,12 @@ class Connection:
         """What administrators call."""
         self._refresh()
         return self._admin
+
+    @property
+    def cluster(self) -> ClusterAsyncStub:
+        """What administrators call about the nodes that share a log."""
+        self._refresh()
+        return self._cluster
 
     async def call(
         self,

@@ -17,7 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from keycache.domain.administration import AuditRecord, Block, BlockKind, IssuerDecision, IssuerState
+from keycache.domain.administration import AuditRecord, Block, BlockKind, Deletion, IssuerDecision, IssuerState
 from keycache.domain.entry import Change, Defect, Entry, HeldReason, Issuer, Key, Origin, Protocol, Sighting, Trust
 from keycache.domain.errors import InvalidInput
 from keycache.domain.names import EmailAddress, Fingerprint
@@ -60,8 +60,10 @@ def optional_moment(message: Message, field: str) -> datetime | None:
 
 
 def duration(span: timedelta) -> Duration:
-    seconds, fraction = divmod(span // _MICROSECOND, 1_000_000)
-    return Duration(seconds=seconds, nanos=fraction * 1000)
+    """Both parts of one sign, as the type demands."""
+    sign = -1 if span < timedelta() else 1
+    seconds, fraction = divmod(abs(span) // _MICROSECOND, 1_000_000)
+    return Duration(seconds=sign * seconds, nanos=sign * fraction * 1000)
 
 
 def span(value: Duration) -> timedelta:
@@ -238,9 +240,8 @@ def decode_entry(value: bytes) -> Entry:
     return entry_from_wire(decode(entry_pb2.Entry, value))
 
 
-def halves(value: bytes) -> tuple[bytes, bytes]:
-    """Of an entry's record: the encoded Key, and the record without it."""
-    message = decode(entry_pb2.Entry, value)
+def halves(message: entry_pb2.Entry) -> tuple[bytes, bytes]:
+    """Of an entry's record: the encoded Key, and the record without it. Takes the key out of `message`."""
     key = message.key.SerializeToString(deterministic=True)
     message.ClearField("key")
     return key, message.SerializeToString(deterministic=True)
@@ -359,3 +360,14 @@ def audit_from_wire(message: record_pb2.AuditRecord) -> AuditRecord:
         subject=message.subject,
         detail=message.detail,
     )
+
+
+def deletion_to_wire(deletion: Deletion) -> record_pb2.Deletion:
+    return record_pb2.Deletion(at=timestamp(deletion.at), actor=deletion.actor)
+
+
+def deletion_from_wire(message: record_pb2.Deletion) -> Deletion:
+    """Raises InvalidInput without a time: read as 1970 it would hold nothing back."""
+    if not message.HasField("at"):
+        raise InvalidInput("A deletion lacks its time.")
+    return Deletion(at=moment(message.at), actor=message.actor)

@@ -1,4 +1,4 @@
-"""What administrators decide and what is remembered of it: blocks, issuers, the audit log."""
+"""What administrators decide and what is remembered of it: blocks, issuers, deletions, the audit log."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ class BlockList:
     def _holding(self, kind: BlockKind, value: str, now: datetime) -> Block | None:
         block = self._by_value.get((kind, value))
         return block if block is not None and block.holds(now) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """That an administrator removed an entry. Goes in the removal's own transaction."""
+
+    at: datetime
+    actor: str
 
 
 class IssuerState(Enum):

@@ -15,7 +15,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import NamedTuple
 
-from keycache.domain.entry import Entry, Origin, Protocol, Sighting, Trust
+from keycache.domain.entry import Origin, Protocol, Trust
 from keycache.domain.settings import Timeouts
 
 
@@ -44,7 +44,34 @@ TRUSTS: tuple[Trust, ...] = tuple(Trust)
 ORIGINS: tuple[Origin, ...] = tuple(Origin)
 """Rows hold the position in these tuples. Never reorder: they are on disk."""
 
+_HELD = TRUSTS.index(Trust.HELD)
 _TRUST_RANK = {Trust.ANCHORED: 0, Trust.BOUND: 1, Trust.HELD: 2}
+
+
+Times = tuple[int | None, int | None, int | None, int | None, int | None, int | None]
+"""Of the sighting of each of ORIGINS: `cached_at`, `refreshed_at`."""
+
+
+class EntryFacts(NamedTuple):
+    """What a replica keeps of an entry, as its record says it: what a Row tells from `protocol` to `evidence`, what it is sorted and
+    found by, and the two halves of the record. `cached`: the first, `refreshed`: the last time of any sighting. `addresses` as
+    EmailAddress.text, in the key's order. `issuer`: id, empty without one."""
+
+    protocol: int
+    fingerprint: str
+    trust: int
+    times: Times
+    not_before: int | None
+    not_after: int | None
+    defect: int
+    evidence: int
+    cached: int
+    refreshed: int
+    addresses: tuple[str, ...]
+    names: tuple[str, ...]
+    issuer: str
+    key: bytes
+    rest: bytes
 
 
 class Row(NamedTuple):
@@ -82,7 +109,7 @@ class Found(NamedTuple):
 
 ReadyRow = tuple[int, int | None, int | None, int | None, int | None, bytes | None, bytes]
 """One entry as the replica answers it for the short way: the place of the address in the question; number of the origin,
-`refreshed_at` of the only sighting (None unless the entry is ready, see `ready_sighting`); `not_before`, `not_after`; `sighted`:
+`refreshed_at` of the only sighting (None unless the entry is ready, see `ready_origin`); `not_before`, `not_after`; `sighted`:
 that sighting as fields 2 to 4 of an encoded FoundKey (None unless ready); `key`: as in Row. A plain tuple: building a named one would
 cost as much as judging it."""
 
@@ -118,14 +145,18 @@ def timeouts_us(timeouts: Timeouts) -> tuple[int, int, int]:
     return tuple(timeouts.of(origin) // timedelta(microseconds=1) for origin in ORIGINS)  # type: ignore[return-value]
 
 
-def ready_sighting(entry: Entry) -> Sighting | None:
-    """The only sighting of an entry that nothing but time, a filter or a block can keep from being served; None for all others.
+def ready_origin(facts: EntryFacts) -> int | None:
+    """The origin, as a number, of the only sighting of an entry that nothing but time, a filter or a block can keep from being
+    served; None for all other entries.
 
     Depends on the entry alone, so a replica may write it down with the entry.
     """
-    if len(entry.sightings) != 1 or entry.key.defect is not None or entry.key.trust is Trust.HELD:
+    if facts.defect or facts.trust == _HELD:
         return None
-    return entry.sightings[0]
+    refreshed = facts.times[1::2]
+    if refreshed.count(None) != len(refreshed) - 1:
+        return None
+    return next(number for number, instant in enumerate(refreshed) if instant is not None)
 
 
 def serve_ready(

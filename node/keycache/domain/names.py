@@ -107,6 +107,8 @@ class Fingerprint:
     @classmethod
     def parse(cls, text: str) -> Fingerprint:
         """From hex with or without blanks, colons or a leading 0x. Raises InvalidInput."""
+        if _FINGERPRINT.fullmatch(text):  # as records have it, a million in a first sync
+            return cls(text)
         plain = re.sub(r"[\s:]", "", text).lower().removeprefix("0x")
         if not _FINGERPRINT.fullmatch(plain):
             raise InvalidInput(f"{text[:80]!r} is not a fingerprint.", hint="A fingerprint has 40 or 64 hexadecimal digits.")

@@ -6,6 +6,10 @@ The race that is guarded, as an interleaving:
 3. The purger removes K.
 Step 3 is a transaction that compares K's and the settings' mod_revision with those of step 1: it is refuted, K stays, and the
 sweep starts anew under what is now in force.
+
+Where nodes share the log, one of them sweeps by itself (`membership.choose_purger`), to spare the log transactions that would come to
+nothing. Nothing rests on it: what keeps an entry is the comparison of step 3. Every node plans, so that each knows, and says, what
+would hold it; and a sweep that an administrator confirms is carried out by the node that was asked.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from keycache.domain.errors import LogUnavailable, StoreError
+from keycache.domain.errors import ForeignLog, LogUnavailable, StoreError
 from keycache.domain.log import SETTINGS, Committed, Transaction, entry_key
 from keycache.domain.ports import Clock, EntryLog, Replica
 from keycache.domain.purge import Candidate, PurgePlan, PurgeState, plan
@@ -52,6 +56,7 @@ class Purger:
         clock: Clock,
         interval: timedelta,
         on_removed: Callable[[int], None] = lambda _removed: None,
+        is_chosen: Callable[[], bool] = lambda: True,
     ) -> None:
         self._log = log
         self._replica = replica
@@ -60,6 +65,7 @@ class Purger:
         self._clock = clock
         self._interval = interval
         self._on_removed = on_removed
+        self._is_chosen = is_chosen
         self._woken = asyncio.Event()
         self.resting = asyncio.Event()
         self._sweeping = asyncio.Lock()
@@ -86,7 +92,7 @@ class Purger:
             if settings is not None:
                 await self._timekeeper.heartbeat(settings.clock_skew_bound)
             await self.sweep()
-        except (LogUnavailable, StoreError) as error:
+        except (LogUnavailable, ForeignLog, StoreError) as error:
             self.status = replace(self.status, reason=f"The last sweep failed: {error.text}")
 
     async def sweep(self, *, confirmed: bool = False) -> int:
@@ -100,6 +106,9 @@ class Purger:
                 waiting=decided.expired - len(decided.remove),
             )
             if decided.state is not PurgeState.SWEEPING:
+                return 0
+            if not confirmed and not self._is_chosen():  # asked once our own state is told: it has a say in whose turn it is
+                self.status = replace(self.status, state=PurgeState.IDLE, waiting=0)
                 return 0
             removed = 0
             try:

@@ -1,88 +1,110 @@
-"""Keeps the replica equal to the log: list and replace where it must, else watch and apply. The ONLY writer of the replica.
+"""Keeps the replica equal to the log. The ONLY writer of the replica.
 
-Ordering duties: rows and cursor go in ONE transaction (the replica sees to it); the view is told AFTER the replica holds the
-change; waiters wake AFTER the view is told, so that who waited for a revision sees all of its effects.
+One round, for ever: look at the log, judge it (`domain.restart`), and act: list and replace, watch and apply, begin it, wait for it,
+or leave it alone. Whatever goes wrong with the log leads back to the look. Lookups are answered from the replica all the time.
+
+Ordering duties: nothing is listed BEFORE the check of this very round allowed it; rows and cursor go in ONE transaction (the replica
+sees to it); the view is told AFTER the replica holds the change; waiters wake AFTER the view is told, so that who waited for a
+revision sees all of its effects.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import timedelta
 
-from keycache.domain.entry import Protocol
+from keycache.codec import encode_settings
 from keycache.domain.errors import ForeignLog, LogCompacted, LogUnavailable, StoreCorrupt, StoreError, Unavailable
-from keycache.domain.log import ABSENT, Batch, Page
-from keycache.domain.names import Revision
-from keycache.domain.ports import Clock, Cursor, DocumentChange, EntryChange, EntryLog, Replica, ReplicaChange
-from keycache.replication.reducer import reduce_events, reduce_records
+from keycache.domain.log import ABSENT, SETTINGS, Batch, Page, Survey
+from keycache.domain.names import ClusterIdentity, Revision
+from keycache.domain.ports import Clock, Cursor, DocumentChange, EntryChange, EntryLog, Offload, Replica, ReplicaChange
+from keycache.domain.restart import Action, RestartReport
+from keycache.domain.settings import Settings
+from keycache.replication.checking import RestartCheck
+from keycache.replication.link import GatedLog, LinkState
+from keycache.replication.pull import Pull
+from keycache.replication.readers import WATCHER_BACKLOG, Reader, Watched
+from keycache.replication.reducer import reduce_events
 from keycache.replication.view import View
+from keycache.replication.waiting import unless
+
+__all__ = ["RETRY_SECONDS", "WATCHER_BACKLOG", "LinkState", "Offload", "Replicator", "Watched"]
 
 RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0)
 """Back-off while the log cannot be reached, or the replica not be written; the last one repeats."""
 
-WATCHER_BACKLOG = 10_000
-"""Changes a slow reader of `changes` may be behind before it is told that it lost some."""
+LOOK_AGAIN_SECONDS = 5.0
+"""How often a refused log is looked at: an administrator may have put the right one back."""
 
-Offload = Callable[..., Awaitable[Any]]
-"""Runs `fn(*args)` in a thread of its own: the store's writer thread, or `asyncio.to_thread` for the fake."""
+SERVE_AFTER = 0.5
+"""Seconds from the start after which a replica that has settings is served, however far behind: an answer within a second of it."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """One change as this node applied it. LOST: the reader was too slow or the replica was listed anew; read anew what you need."""
-
-    kind: Literal["STARTED", "UPDATED", "REMOVED", "LOST"]
-    revision: int
-    protocol: Protocol | None = None
-    fingerprint: str = ""
-    addresses: tuple[str, ...] = ()
+HEARD_WITHIN = timedelta(seconds=6)
+"""A log that is well is heard every other second at least (etcd: progress of the watch); three missed are silence."""
 
 
 class Replicator:
-    """`run` forever in a task; `ready` is set once the replica has caught up with the log's head as it was at start."""
+    """`run` forever in a task. `ready`: lookups may be answered. `caught_up`: the replica was equal to the log as it was looked at,
+    once since the start. `log`: what the flows write to. `state` with its `reason`, and `report` of the last check, are for
+    people."""
 
-    def __init__(self, *, log: EntryLog, replica: Replica, view: View, clock: Clock, offload: Offload) -> None:
+    def __init__(
+        self, *, log: EntryLog, replica: Replica, view: View, clock: Clock, offload: Offload, check: RestartCheck
+    ) -> None:
         self._log = log
         self._replica = replica
         self._view = view
         self._clock = clock
         self._offload = offload
+        self._check = check
         self._applied: Revision = ABSENT
         self._moved = asyncio.Condition()
-        self._readers: set[_Reader] = set()
+        self._readers: set[Reader] = set()
+        self._asked = asyncio.Event()
+        self._listing_due = False
+        self._taken: ClusterIdentity | None = None
+        self._missing = 0
+        self._attempt = 0
+        self._heard = clock.sample().monotonic
         self.ready = asyncio.Event()
+        self.caught_up = asyncio.Event()
+        self.state = LinkState.STARTING
+        self.reason = "The log was not looked at yet."
+        self.report: RestartReport | None = None
+        self.log: EntryLog = GatedLog(log, state=lambda: (self.state, self.reason), doubt=self._look_again)
 
     @property
     def applied(self) -> Revision:
         """The newest revision that lookups on this node see."""
         return self._applied
 
+    @property
+    def log_age(self) -> timedelta | None:
+        """How long ago the log was last heard, or since the start if never. None: the log is on this node."""
+        if not self._log.is_shared:
+            return None
+        return timedelta(seconds=self._clock.sample().monotonic - self._heard)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the log is followed, and was heard just now."""
+        age = self.log_age
+        return self.state is LinkState.FOLLOWING and (age is None or age < HEARD_WITHIN)
+
     async def run(self) -> None:
-        """Raises ForeignLog when the log is another one than the replica was filled from; survives everything that may pass."""
-        self._resume()
-        attempt, compacted, reached = 0, False, self._applied
-        while True:
-            try:
-                if compacted or self._replica.cursor() is None:
-                    await self._relist()
-                    compacted = False
-                await self._follow()
-            except LogCompacted:
-                compacted = True
-            except (LogUnavailable, StoreError) as error:
-                # A full disk may take the log's half of a write and not ours: lookups go on, and so do we once there is room. But a
-                # node that cannot even begin says so by ending, and what is damaged is served no longer.
-                if isinstance(error, StoreCorrupt) or (isinstance(error, StoreError) and not self.ready.is_set()):
-                    raise
-                if self._applied != reached:
-                    attempt, reached = 0, self._applied
-                await self._clock.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
+        """Survives everything that may pass. Raises StoreError, in a group: the replica is damaged, or cannot even be begun."""
+        cursor = self._replica.cursor()
+        if cursor is not None:
+            self._applied = cursor.revision
+            self._view.load()
+        async with asyncio.TaskGroup() as group:
+            if self._view.settings is not None:
+                group.create_task(self._serve_soon(), name="serve anyway")
+            while True:
+                await self._round()
 
     async def reach(self, revision: int, *, timeout_seconds: float = 5.0) -> None:
         """Wait until that revision is applied here. Raises Unavailable when it takes too long."""
@@ -99,7 +121,7 @@ class Replicator:
 
     async def changes(self) -> AsyncIterator[Watched]:
         """Every change of an entry from now on."""
-        reader = _Reader()
+        reader = Reader()
         self._readers.add(reader)
         try:
             yield Watched(kind="STARTED", revision=self._applied)
@@ -108,59 +130,155 @@ class Replicator:
         finally:
             self._readers.discard(reader)
 
-    def _resume(self) -> None:
-        """A replica of another log is never overwritten here (DESIGN 2.1): that takes the restart check and a person."""
-        cursor = self._replica.cursor()
-        if cursor is None:
-            return
-        if cursor.identity != self._log.identity:
-            raise ForeignLog(
-                f"The replica was filled from log {cursor.identity}, but this log is {self._log.identity}.",
-                hint="Nothing was changed. If the data directory was copied from another node, start with an empty one and "
-                "import an export.",
-            )
-        self._applied = cursor.revision
-        self._view.load()
+    async def look(self) -> tuple[RestartReport, Survey | None]:
+        """The check as it would go now, and the survey it was made from (None: the log cannot be reached). Changes nothing."""
+        return await self._check.look(missing=self._missing)
 
-    async def _relist(self) -> None:
-        """Pages flow from the log into the one transaction of the replica as it asks for them: memory holds one page."""
-        async with contextlib.aclosing(_Pull(self._log.list(), asyncio.get_running_loop())) as pull:
+    async def take(self, identity: ClusterIdentity) -> None:
+        """An administrator's word: the log of this identity replaces what is here, whatever the check says. Returns once it has, and
+        the log takes writes."""
+        self._taken = identity
+        self._look_again()
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._taken is None and self.state is LinkState.FOLLOWING)
+
+    def list_anew(self) -> None:
+        """The replica differs from the log: mend it, if the check allows it."""
+        self._listing_due = True
+        self._look_again()
+
+    def miss(self, entries: int) -> None:
+        """So many unexpired entries here are not in the log, and nobody removed them: it is not to be believed."""
+        self._missing = entries
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._asked.set()
+
+    async def _serve_soon(self) -> None:
+        await self._clock.sleep(SERVE_AFTER)
+        self.ready.set()
+
+    async def _round(self) -> None:
+        try:
+            await self._link()
+        except LogCompacted:
+            self._listing_due = True
+            self._stand(LinkState.LISTING, "The log is looked at again.")
+        except (LogUnavailable, ForeignLog) as error:
+            self._stand(LinkState.SERVE_ONLY, str(error))
+            await self._back_off()
+        except StoreError as error:
+            # A full disk may take the log's half of a write and not ours: lookups go on, and so do we once there is room. But a
+            # node that cannot even begin says so by ending, and what is damaged is served no longer.
+            if isinstance(error, StoreCorrupt) or not self.ready.is_set():
+                raise
+            self.reason = str(error)
+            await self._back_off()
+
+    async def _link(self) -> None:
+        self._asked.clear()
+        report, survey = await self.look()
+        self.report = report
+        if survey is None:
+            raise LogUnavailable(report.reason)
+        self._hear()
+        action = Action.RELIST if survey.identity is not None and survey.identity == self._taken else report.action
+        if action is Action.REFUSE:
+            self._stand(LinkState.REFUSED, report.reason)
+            await unless(self._asked, self._clock.sleep(LOOK_AGAIN_SECONDS))
+        elif action is Action.FOUND:
+            await self._found()  # the next round finds it founded, by us or by who was first
+        else:
+            await self._go_on(survey, listing=action is Action.RELIST or self._listing_due)
+
+    async def _found(self) -> None:
+        """Settings are written explicitly, once, and those in force here if there are any: a default must never come into force
+        later by itself."""
+        known = self._replica.document(SETTINGS)
+        settings = encode_settings(Settings()) if known is None else known.value
+        await self._log.found(ClusterIdentity(secrets.token_hex(16)), {SETTINGS: settings})
+
+    async def _go_on(self, survey: Survey, *, listing: bool) -> None:
+        assert survey.identity is not None
+        self._log.bind(survey.identity)
+        if listing:
+            self._stand(LinkState.LISTING, "The replica is made anew from the log.")
+            await self._relist(survey.identity)
+            if self._taken == survey.identity:
+                self._taken = None
+        self._stand(LinkState.FOLLOWING, "")
+        await self._wake()
+        await self._follow(survey.head)
+
+    async def _relist(self, identity: ClusterIdentity) -> None:
+        """Pages flow from the log into the one transaction of the replica as it asks for them: memory holds a few."""
+        async with contextlib.aclosing(Pull(self._pages(), asyncio.get_running_loop())) as pull:
             revision = await pull.start()
-            cursor = Cursor(identity=self._log.identity, revision=revision)
-            await self._offload(self._replica.replace, pull, cursor)
+            await self._offload(self._replica.replace, pull, Cursor(identity=identity, revision=revision))
         self._view.load()
+        self._listing_due, self._missing = False, 0
         await self._advance(revision)
         for reader in self._readers:
             reader.lose(revision)
 
-    async def _follow(self) -> None:
-        head = await self._log.head()
-        await self._maybe_ready(head)
+    async def _pages(self) -> AsyncGenerator[Page, None]:
+        async with contextlib.aclosing(self._log.list()) as pages:
+            async for page in pages:
+                self._hear()
+                yield page
+
+    async def _follow(self, head: Revision) -> None:
+        """Returns when it is asked to look again."""
+        self._serve_from(head)
         async with contextlib.aclosing(self._log.watch(after=self._applied)) as batches:
-            async for batch in batches:
+            while (batch := await unless(self._asked, anext(batches, None))) is not None:
                 await self._apply(batch)
-                await self._maybe_ready(head)
+                self._serve_from(head)
+        if not self._asked.is_set():
+            raise LogUnavailable("The log tells nothing more.")
+        self._stand(LinkState.LISTING, "The log is looked at again.")
 
     async def _apply(self, batch: Batch) -> None:
-        if batch.revision <= self._applied:
-            return
-        changes = tuple(reduce_events(batch.events))
-        cursor = Cursor(identity=self._log.identity, revision=batch.revision)
-        await self._offload(self._replica.apply, changes, cursor)
-        documents = [change.key for change in changes if isinstance(change, DocumentChange)]
-        if documents:
-            self._view.touched(documents)
-        await self._advance(batch.revision)
-        self._tell(changes)
+        self._hear()
+        if batch.revision > self._applied:
+            changes = tuple(reduce_events(batch.events))
+            cursor = Cursor(identity=self._log.identity, revision=batch.revision)
+            await self._offload(self._replica.apply, changes, cursor)
+            documents = [change.key for change in changes if isinstance(change, DocumentChange)]
+            if documents:
+                self._view.touched(documents)
+            await self._advance(batch.revision)
+            self._tell(changes)
+        self._attempt = 0
 
     async def _advance(self, revision: Revision) -> None:
         self._applied = revision
+        self._attempt = 0
+        await self._wake()
+
+    async def _wake(self) -> None:
         async with self._moved:
             self._moved.notify_all()
 
-    async def _maybe_ready(self, head: Revision) -> None:
+    def _serve_from(self, head: Revision) -> None:
         if self._applied >= head:
+            self.caught_up.set()
             self.ready.set()
+
+    def _stand(self, state: LinkState, reason: str) -> None:
+        """A log that does not help keeps no replica that has settings from being served."""
+        self.state, self.reason = state, reason
+        if state in {LinkState.SERVE_ONLY, LinkState.REFUSED} and self._view.settings is not None:
+            self.ready.set()
+
+    def _hear(self) -> None:
+        self._heard = self._clock.sample().monotonic
+
+    async def _back_off(self) -> None:
+        seconds = RETRY_SECONDS[min(self._attempt, len(RETRY_SECONDS) - 1)]
+        self._attempt += 1
+        await unless(self._asked, self._clock.sleep(seconds))
 
     def _tell(self, changes: Sequence[ReplicaChange]) -> None:
         if not self._readers:
@@ -168,91 +286,11 @@ class Replicator:
         for change in changes:
             if isinstance(change, EntryChange):
                 watched = Watched(
-                    kind="REMOVED" if change.entry is None else "UPDATED",
+                    kind="REMOVED" if change.facts is None else "UPDATED",
                     revision=change.revision,
                     protocol=change.protocol,
                     fingerprint=change.fingerprint.text,
-                    addresses=() if change.entry is None else tuple(a.text for a in change.entry.key.addresses),
+                    addresses=() if change.facts is None else change.facts.addresses,
                 )
                 for reader in self._readers:
                     reader.put(watched)
-
-
-class _Abandoned(Exception):
-    """The listing ends before its end; what was drawn of it must be rolled back."""
-
-
-class _Pull:
-    """Lets the thread that writes the replica draw the pages that the event loop reads.
-
-    A listing that is closed early RAISES in that thread. Ending there would pass for a whole listing, and the replica would drop
-    every entry that had not come yet.
-    """
-
-    def __init__(self, pages: AsyncGenerator[Page, None], loop: asyncio.AbstractEventLoop) -> None:
-        self._first: Page | None = None
-        self._pages = pages
-        self._loop = loop
-        self._drawing: asyncio.Task[Page | None] | None = None
-        self._closed = False
-
-    async def start(self) -> Revision:
-        """The revision of the listing."""
-        self._first = await anext(self._pages)
-        return self._first.revision
-
-    async def aclose(self) -> None:
-        self._closed = True
-        if self._drawing is not None:
-            self._drawing.cancel()
-            await asyncio.wait((self._drawing,))
-        await self._pages.aclose()
-
-    def __iter__(self) -> Iterator[Sequence[ReplicaChange]]:
-        return self
-
-    def __next__(self) -> Sequence[ReplicaChange]:
-        page, self._first = self._first, None
-        if page is None:
-            try:
-                page = asyncio.run_coroutine_threadsafe(self._following(), self._loop).result()
-            except concurrent.futures.CancelledError:
-                raise _Abandoned from None
-        if page is None:
-            raise StopIteration
-        return tuple(reduce_records(page.records))
-
-    async def _following(self) -> Page | None:
-        if self._closed:
-            raise _Abandoned
-        self._drawing = asyncio.current_task()
-        try:
-            return await anext(self._pages, None)
-        finally:
-            self._drawing = None
-
-
-class _Reader:
-    """A bounded queue for one reader: full, it is emptied and LOST takes its place."""
-
-    def __init__(self) -> None:
-        self._queue: deque[Watched] = deque()
-        self._filled = asyncio.Event()
-
-    def put(self, watched: Watched) -> None:
-        if len(self._queue) >= WATCHER_BACKLOG:
-            self.lose(watched.revision)
-        else:
-            self._queue.append(watched)
-            self._filled.set()
-
-    def lose(self, revision: int) -> None:
-        self._queue.clear()
-        self._queue.append(Watched(kind="LOST", revision=revision))
-        self._filled.set()
-
-    async def next(self) -> Watched:
-        while not self._queue:
-            self._filled.clear()
-            await self._filled.wait()
-        return self._queue.popleft()

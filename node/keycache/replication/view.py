@@ -1,28 +1,41 @@
-"""What the replica's documents say, decoded once per change and held in memory: settings, blocks, issuers, intermediates.
+"""What the replica's documents say, decoded once per change and held in memory: settings, blocks, issuers, intermediates, members.
 
 Filled from the replica at start and after every applied batch that touched a document. Decisions read it without I/O.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from keycache.codec import block_from_wire, decode, decode_settings, issuer_from_wire
+from keycache.codec.members import decode_member, decode_witness
 from keycache.domain.administration import BlockList, IssuerDecision, IssuerState
 from keycache.domain.errors import InvalidInput, Unavailable
 from keycache.domain.examination import TrustBase
-from keycache.domain.log import ABSENT, BLOCKS, CHAIN, ISSUERS, SETTINGS
+from keycache.domain.log import ABSENT, BLOCKS, CHAIN, ISSUERS, MEMBERS, SETTINGS, WITNESSES
 from keycache.domain.lookup import timeouts_us
+from keycache.domain.membership import Member, Witness
 from keycache.domain.names import Revision
 from keycache.domain.ports import Replica
 from keycache.domain.settings import Settings
 from keycache.v1 import record_pb2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A member's word, and the revision by which it was written."""
+
+    member: Member
+    revision: Revision
+
+
 class View:
     """`settings` is None until read, and again if the record cannot be read: then nothing is removed (DESIGN 2.3).
 
-    `on_trust` is called with the new base whenever issuers or intermediates change, and once at the first load.
+    `on_trust` is called with the new base whenever issuers or intermediates change, and once at the first load. `on_members` is called
+    with the keys of members that spoke or went, as it is heard: never for what was found in a listing, or here at the start.
     """
 
     def __init__(
@@ -33,12 +46,14 @@ class View:
         crls: tuple[bytes, ...] = (),
         on_trust: Callable[[TrustBase], None] = lambda _base: None,
         on_settings: Callable[[], None] = lambda: None,
+        on_members: Callable[[frozenset[str]], None] = lambda _keys: None,
     ) -> None:
         self._replica = replica
         self._anchors = anchors
         self._crls = crls
         self._on_trust = on_trust
         self._on_settings = on_settings
+        self._on_members = on_members
         self.settings: Settings | None = None
         self.settings_revision: Revision = ABSENT
         self.settings_problem = "The settings were not read yet."
@@ -46,6 +61,8 @@ class View:
         self.blocks = BlockList()
         self.decisions: dict[str, IssuerDecision] = {}
         self.chain: dict[str, bytes] = {}
+        self.members: dict[str, Said] = {}
+        self.witnesses: dict[str, Witness] = {}
 
     def require_settings(self) -> Settings:
         """Raises Unavailable where nothing may be assumed."""
@@ -65,9 +82,12 @@ class View:
         self._load_settings()
         self._load_blocks()
         self._load_trust()
+        self._load_members()
+        self._load_witnesses()
 
     def touched(self, keys: Iterable[str]) -> None:
         """Documents of these keys changed in the replica."""
+        keys = frozenset(keys)
         kinds = {key if key == SETTINGS else key.partition("/")[0] + "/" for key in keys}
         if SETTINGS in kinds:
             self._load_settings()
@@ -76,6 +96,11 @@ class View:
             self._load_blocks()
         if kinds & {ISSUERS, CHAIN}:
             self._load_trust()
+        if WITNESSES in kinds:
+            self._load_witnesses()
+        if MEMBERS in kinds:
+            self._load_members()
+            self._on_members(frozenset(key for key in keys if key.startswith(MEMBERS)))
 
     def _load_settings(self) -> None:
         record = self._replica.document(SETTINGS)
@@ -119,3 +144,16 @@ class View:
                 rejected=frozenset(d.id for d in decisions if d.state is IssuerState.REJECTED),
             )
         )
+
+    def _load_members(self) -> None:
+        """By key, as those below; what cannot be read is of a later version, and no part of what we decide."""
+        self.members = {}
+        for record in self._replica.documents(MEMBERS):
+            with contextlib.suppress(InvalidInput):
+                self.members[record.key] = Said(member=decode_member(record.value), revision=record.mod_revision)
+
+    def _load_witnesses(self) -> None:
+        self.witnesses = {}
+        for record in self._replica.documents(WITNESSES):
+            with contextlib.suppress(InvalidInput):
+                self.witnesses[record.key] = decode_witness(record.value)

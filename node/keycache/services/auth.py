@@ -31,6 +31,7 @@ _ADMINS = frozenset({Role.ADMIN})
 
 _CACHE = "/keycache.v1.KeyCache/"
 _ADMIN = "/keycache.v1.Admin/"
+_CLUSTER = "/keycache.v1.Cluster/"
 _HEALTH = "/grpc.health.v1.Health/"
 _JOIN = "/keycache.v1.Join/"
 
@@ -69,6 +70,7 @@ ALLOWED: Mapping[str, frozenset[Role | None]] = {
             "IssueClient",
         )
     },
+    **{_CLUSTER + rpc: _ADMINS for rpc in ("ListMembers", "Check", "Resolve")},
     **{_JOIN + rpc: _JOINERS for rpc in ("Ping", "Join")},
     _HEALTH + "Check": ANYBODY,
     _HEALTH + "List": ANYBODY,

@@ -10,9 +10,20 @@ from typing import Any, TypedDict, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from keycache.cache.results import KeyResult, Listed, ListedIssuer, MessageResult, NodeStatus, VerdictLine
+from keycache.cache.resolving import Resolved
+from keycache.cache.results import (
+    ClusterStatus,
+    KeyResult,
+    Listed,
+    ListedIssuer,
+    ListedMember,
+    MessageResult,
+    NodeStatus,
+    VerdictLine,
+)
 from keycache.codec import (
     block_to_wire,
+    duration,
     entry_to_wire,
     enum_member,
     optional_moment,
@@ -22,13 +33,15 @@ from keycache.codec import (
     wire_enum,
 )
 from keycache.domain.administration import IssuerState
+from keycache.domain.capacity import EtcdEndpoint
 from keycache.domain.entry import Origin, Protocol, Trust
 from keycache.domain.errors import InvalidInput, OutOfRange
 from keycache.domain.examination import Direction, Envelope, Gate
 from keycache.domain.lookup import DEFAULT_FILTER, LookupFilter
 from keycache.domain.ports import SortBy
+from keycache.domain.restart import RestartReport, Way
 from keycache.replication.replicator import Watched
-from keycache.v1 import admin_pb2, cache_pb2
+from keycache.v1 import admin_pb2, cache_pb2, cluster_pb2
 
 E = TypeVar("E", bound=Enum)
 
@@ -87,6 +100,7 @@ def key_verdict(result: KeyResult) -> cache_pb2.KeyVerdict:
         detail=result.detail,
         advice=result.verdict.advice,
         gates=_gates(result.gates),
+        queued=result.queued,
     )
 
 
@@ -231,7 +245,104 @@ def status(node: NodeStatus) -> admin_pb2.Status:
         ),
         settings=None if node.settings is None else settings_to_wire(node.settings),
         warnings=node.warnings,
+        cluster=None if node.cluster is None else _cluster(node.cluster),
     )
+
+
+def _cluster(cluster: ClusterStatus) -> admin_pb2.ClusterStatus:
+    return admin_pb2.ClusterStatus(
+        name=cluster.name,
+        link=cluster.link,
+        reason=cluster.reason,
+        log_age=_optional_duration(cluster.log_age),
+        outbox_entries=cluster.outbox_entries,
+        outbox_bytes=cluster.outbox_bytes,
+        outbox_limit_bytes=cluster.outbox_limit_bytes,
+        purger=cluster.purger,
+        purge_state=cluster.purge_state,
+        purge_reason=cluster.purge_reason,
+        purge_waiting=cluster.purge_waiting,
+        repaired=cluster.repaired,
+        reconciled_at=timestamp(cluster.reconciled_at),
+        etcd=[_endpoint(endpoint) for endpoint in cluster.etcd],
+    )
+
+
+def _endpoint(endpoint: EtcdEndpoint) -> admin_pb2.EtcdEndpoint:
+    return admin_pb2.EtcdEndpoint(
+        endpoint=endpoint.endpoint,
+        reachable=endpoint.reachable,
+        version=endpoint.version,
+        leader=endpoint.leader,
+        learner=endpoint.learner,
+        db_bytes=endpoint.db_bytes,
+        db_bytes_in_use=endpoint.db_bytes_in_use,
+        quota_bytes=endpoint.quota_bytes,
+        alarms=endpoint.alarms,
+        problem=endpoint.problem,
+    )
+
+
+def listed_member(member: ListedMember) -> cluster_pb2.ListedMember:
+    return cluster_pb2.ListedMember(
+        node_id=member.node_id,
+        address=member.address,
+        version=member.version,
+        alive=member.alive,
+        is_this_node=member.is_this_node,
+        last_seen=timestamp(member.last_seen),
+        started_at=timestamp(member.started_at),
+        applied_revision=member.applied_revision,
+        lag=member.lag,
+        skew=_optional_duration(member.skew),
+        clock_trusted=member.clock_trusted,
+        purger=member.purger,
+        purge_state=member.purge_state,
+        purge_reason=member.purge_reason,
+        purge_waiting=member.purge_waiting,
+        outbox=member.outbox,
+    )
+
+
+def check_response(report: RestartReport, warnings: Iterable[str]) -> cluster_pb2.CheckResponse:
+    return cluster_pb2.CheckResponse(
+        action=report.action.value,
+        reason=report.reason,
+        hint=report.hint,
+        kept=report.kept,
+        expired=report.expired,
+        held_back=report.held_back,
+        held_reason=report.held_reason,
+        settings=None if report.settings is None else settings_to_wire(report.settings),
+        replica_identity="" if report.replica_identity is None else report.replica_identity.text,
+        replica_revision=report.replica_revision,
+        log_identity="" if report.log_identity is None else report.log_identity.text,
+        log_revision=report.log_revision,
+        warnings=warnings,
+    )
+
+
+def resolve_response(resolved: Resolved, *, outbox: int) -> cluster_pb2.ResolveResponse:
+    """`outbox`: entries that waited in it."""
+    return cluster_pb2.ResolveResponse(
+        entries=resolved.entries,
+        known=resolved.known,
+        outbox=outbox,
+        identity=resolved.identity,
+        revision=resolved.revision,
+        deleted=resolved.deleted,
+    )
+
+
+def way(number: int) -> Way:
+    chosen = optional(Way, number)
+    if chosen is None:
+        raise InvalidInput("The request does not say which way on.", hint="MERGE or DISCARD.")
+    return chosen
+
+
+def _optional_duration(length: timedelta | None) -> Duration | None:
+    return None if length is None else duration(length)
 
 
 def _number(member: Enum | None) -> Any:

@@ -17,9 +17,10 @@ from keycache.domain.removal import FindRemoval, none_removed
 from keycache.logs import get_logger
 from keycache.metrics import Metrics
 from keycache.pki import Identity
-from keycache.services import admin, health, key_cache
+from keycache.services import admin, cluster, health, key_cache
 from keycache.services.admin import AdminService, Signer
 from keycache.services.calls import Calls
+from keycache.services.cluster import ClusterService
 from keycache.services.health import HealthService
 from keycache.services.join import JoinPort
 from keycache.services.key_cache import KeyCacheService
@@ -124,10 +125,11 @@ class Server:
         self._calls = Calls(metrics, removed)
         self._join = None if options.join is None or admitter is None else JoinPort(options.join, admitter, self._calls)
         self._budget = ByteBudget(HANDS * options.message_limit)
-        self._health = HealthService((key_cache.NAME, admin.NAME))
+        self._health = HealthService((key_cache.NAME, admin.NAME, cluster.NAME))
         services = {
             key_cache.NAME: KeyCacheService(cache, self._budget).handlers(self._calls),
             admin.NAME: AdminService(cache, signer, clock).handlers(self._calls),
+            cluster.NAME: ClusterService(cache).handlers(self._calls),
             health.NAME: self._health.handlers(self._calls),
         }
         self._server = grpc.aio.server(options=_channel_options(options), maximum_concurrent_rpcs=options.max_calls)

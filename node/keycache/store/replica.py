@@ -54,7 +54,11 @@ _REVISIONS = """SELECT fingerprint, mod_revision FROM entry INDEXED BY entry_by_
     WHERE fingerprint >= ? AND fingerprint < ? AND protocol = ?"""
 _BEYOND = "\x7f"
 """Sorts after every fingerprint."""
-_NEWEST = "SELECT protocol, fingerprint, mod_revision FROM entry ORDER BY id DESC LIMIT ?"
+_LAST = "\U0010ffff"
+"""Sorts after whatever may follow a prefix."""
+_NEWEST = (
+    "SELECT protocol, fingerprint, mod_revision FROM entry INDEXED BY entry_by_revision ORDER BY mod_revision DESC LIMIT ?"
+)
 
 _make_row = Row._make
 
@@ -157,9 +161,10 @@ class SqliteReplica:
 
     def documents(self, prefix: str) -> list[Record]:
         """In the order of keys."""
-        sql = "SELECT key, value, mod_revision FROM document WHERE key >= ? AND substr(key, 1, ?) = ? ORDER BY key"
+        # The upper bound keeps the seek from going through all that sorts after the prefix: a purge leaves as many deletions as entries.
+        sql = "SELECT key, value, mod_revision FROM document WHERE key >= ? AND key < ? ORDER BY key"
         with self._database.reading() as connection:
-            rows = connection.execute(sql, (prefix, len(prefix), prefix)).fetchall()
+            rows = connection.execute(sql, (prefix, prefix + _LAST)).fetchall()
         return [Record(key=key, value=value, mod_revision=mod_revision) for key, value, mod_revision in rows]
 
     def digest(self) -> str:
@@ -279,8 +284,8 @@ def _apply(writer: RowWriter, chunk: Sequence[ReplicaChange], floor: int, latest
         if change.revision > max(floor, latest.get(name, 0), 0 if row is None else row.mod_revision):
             latest[name] = change.revision
             accepted[name] = change
-    writer.remove([known[name] for name, change in accepted.items() if change.entry is None and name in known])
-    writer.put([change for change in accepted.values() if change.entry is not None], known)
+    writer.remove([known[name] for name, change in accepted.items() if change.facts is None and name in known])
+    writer.put({name: change for name, change in accepted.items() if change.facts is not None}, known)
 
 
 def _pieces(changes: Iterator[Sequence[ReplicaChange]], writer: RowWriter) -> Iterator[dict[Name, EntryChange]]:
@@ -290,7 +295,7 @@ def _pieces(changes: Iterator[Sequence[ReplicaChange]], writer: RowWriter) -> It
         for change in chunk:
             if isinstance(change, DocumentChange):
                 writer.document(change)
-            elif change.entry is not None:
+            elif change.facts is not None:
                 entries[name_of(change)] = change
         yield entries
 
@@ -303,7 +308,7 @@ def _replace(connection: sqlite3.Connection, writer: RowWriter, changes: Iterato
         known = writer.known(entries)
         connection.executemany("INSERT OR IGNORE INTO temp.listed (id) VALUES (?)", [(row.id,) for row in known.values()])
         first_new = writer.last_id + 1
-        writer.put(list(entries.values()), known)
+        writer.put(entries, known)
         new = range(first_new, writer.last_id + 1)
         connection.executemany("INSERT INTO temp.listed (id) VALUES (?)", [(number,) for number in new])
     unlisted = [Known(-1, 0, b"")]
@@ -327,6 +332,6 @@ def _fill(connection: sqlite3.Connection, writer: RowWriter, changes: Iterator[S
     for name, _ in indexes:
         connection.execute(f'DROP INDEX "{name}"')
     for entries in _pieces(changes, writer):
-        writer.put(list(entries.values()), writer.known(entries))
+        writer.put(entries, writer.known(entries))
     for _, sql in indexes:
         connection.execute(sql)

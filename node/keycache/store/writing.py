@@ -7,22 +7,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
-from keycache import codec
-from keycache.domain.entry import Entry
+from keycache.domain.lookup import EntryFacts
 from keycache.domain.ports import DocumentChange, EntryChange
-from keycache.store.rows import (
-    PROTOCOL_NUMBER,
-    digest_text,
-    facts,
-    first_address,
-    held_issuer,
-    ready,
-    record_hash,
-    searchable,
-)
+from keycache.store.rows import PROTOCOL_NUMBER, digest_text, first_address, held_issuer, ready, record_hash, searchable
 
 _SHARED = (
     *("protocol", "fingerprint", "trust", "harvested_cached", "harvested_refreshed", "looked_up_cached", "looked_up_refreshed"),
@@ -33,8 +25,10 @@ _ENTRY = (*_SHARED, "mod_revision", "hash", "address", "cached", "refreshed", "i
 _ANSWER = (*_SHARED, "not_before", "not_after", "defect", "evidence", "mod_revision", "key", "rest", *_READY)
 
 
-def _insert(table: str, columns: tuple[str, ...], key: str) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}, {key}) VALUES ({', '.join('?' * len(columns))}, ?)"  # noqa: S608 -- our names
+@cache
+def _insert(table: str, columns: tuple[str, ...], rows: int) -> str:
+    values = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([values] * rows)}"  # noqa: S608 -- our names
 
 
 def _update(table: str, columns: tuple[str, ...], key: str) -> str:
@@ -45,6 +39,10 @@ _KNOWN = """
     SELECT protocol, fingerprint, id, mod_revision, hash FROM entry INDEXED BY entry_by_fingerprint
     WHERE fingerprint IN (SELECT value FROM json_each(?))
 """
+
+BLOCK = 512
+"""Rows in one statement at most, a power of two: of 20 columns each they stay below the 32,766 parameters that SQLite takes
+(SQLITE_MAX_VARIABLE_NUMBER)."""
 
 Name = tuple[int, str]
 """An entry's protocol, as a number, and fingerprint."""
@@ -79,42 +77,52 @@ class RowWriter:
         for known in entries:
             self.digest -= int.from_bytes(known.hash, "big")
 
-    def put(self, changes: Sequence[EntryChange], known: dict[Name, Known]) -> None:
-        """`changes`: each entry once, none gone. `known`: those that have rows. Only what differs is written."""
+    def put(self, changes: Mapping[Name, EntryChange], known: Mapping[Name, Known]) -> None:
+        """`changes`: none gone. `known`: those that have rows. Only what differs is written."""
         renumbered: list[tuple[int, int]] = []
-        updated: list[tuple[int, EntryChange, Entry, bytes]] = []
-        inserted: list[tuple[int, EntryChange, Entry, bytes]] = []
-        for change in changes:
-            assert change.entry is not None
+        updated: list[_Written] = []
+        inserted: list[_Written] = []
+        for name, change in changes.items():
+            assert change.facts is not None
             hashed = record_hash(change.protocol, change.fingerprint, change.value)
-            old = known.get(name_of(change))
+            old = known.get(name)
             if old is None:
                 self.last_id += 1
-                inserted.append((self.last_id, change, change.entry, hashed))
+                inserted.append((self.last_id, change.facts, change.revision, hashed))
             elif old.hash == hashed:
                 if old.mod_revision != change.revision:
                     renumbered.append((change.revision, old.id))
                 continue
             else:
                 self.digest -= int.from_bytes(old.hash, "big")
-                updated.append((old.id, change, change.entry, hashed))
+                updated.append((old.id, change.facts, change.revision, hashed))
             self.digest += int.from_bytes(hashed, "big")
         run = self._connection.executemany
         run("UPDATE entry SET mod_revision = ? WHERE id = ?", renumbered)
         run("UPDATE answer SET mod_revision = ? WHERE entry = ?", renumbered)
         run("DELETE FROM address WHERE entry = ?", [one[:1] for one in updated])
-        for statement, rows in ((_update, updated), (_insert, inserted)):
-            made = [_rows(*one) for one in rows]
-            run(statement("entry", _ENTRY, "id"), [entry for entry, _ in made])
-            run(statement("answer", _ANSWER, "entry"), [answer for _, answer in made])
-        run(
-            "INSERT INTO address (entry, indexed, text, domain) VALUES (?, ?, ?, ?)",
-            [
-                (number, address.index, address.text, address.domain)
-                for number, _, entry, _ in (*updated, *inserted)
-                for address in entry.key.addresses
-            ],
-        )
+        made = [_rows(*one) for one in updated]
+        run(_update("entry", _ENTRY, "id"), [entry for entry, _ in made])
+        run(_update("answer", _ANSWER, "entry"), [answer for _, answer in made])
+        made = [_rows(*one) for one in inserted]
+        self._insert("entry", (*_ENTRY, "id"), [entry for entry, _ in made])
+        self._insert("answer", (*_ANSWER, "entry"), [answer for _, answer in made])
+        addresses = [
+            (number, address.lower(), address, address.rpartition("@")[2])  # as EmailAddress has `index` and `domain`
+            for number, facts, _, _ in (*updated, *inserted)
+            for address in facts.addresses
+        ]
+        self._insert("address", ("entry", "indexed", "text", "domain"), addresses)
+
+    # SQLite works without Python's lock during a statement, and needs it between two. With many rows in one, a thread that makes the
+    # next page of a listing works meanwhile; with one row in each, the two would take turns. Powers of two, so that any number of
+    # rows takes few statements, all of which stay prepared.
+    def _insert(self, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+        done = 0
+        while left := len(rows) - done:
+            size = min(BLOCK, 1 << left.bit_length() - 1)
+            self._connection.execute(_insert(table, columns, size), [*chain.from_iterable(rows[done : done + size])])
+            done += size
 
     def document_revision(self, key: str) -> int:
         """0 when there is none."""
@@ -139,13 +147,16 @@ class RowWriter:
         )
 
 
-def _rows(number: int, change: EntryChange, entry: Entry, hashed: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+_Written = tuple[int, EntryFacts, int, bytes]
+"""Of one entry: number of its rows, facts, revision, hash."""
+
+
+def _rows(number: int, facts: EntryFacts, revision: int, hashed: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """For `entry` and for `answer`."""
-    known = facts(entry)
-    cached = min(time for time in known[3:9:2] if time is not None)  # as sort_value has it, without computing it again
-    refreshed = max(time for time in known[4:9:2] if time is not None)
-    about = (first_address(entry), cached, refreshed, held_issuer(entry), searchable(entry))
+    sorts = (first_address(facts), facts.cached, facts.refreshed)
+    shared = (*facts[:3], *facts.times)
+    validity = (facts.not_before, facts.not_after, facts.defect, facts.evidence)
     return (
-        (*known[: len(_SHARED)], change.revision, hashed, *about, number),
-        (*known, change.revision, *codec.halves(change.value), *ready(entry), number),
+        (*shared, revision, hashed, *sorts, held_issuer(facts), searchable(facts), number),
+        (*shared, *validity, revision, facts.key, facts.rest, *ready(facts), number),
     )

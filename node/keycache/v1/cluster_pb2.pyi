@@ -65,7 +65,7 @@ class ListedMember(_message.Message):
     is_this_node: _builtins.bool
     applied_revision: _builtins.int
     lag: _builtins.int
-    """Revisions it is behind the newest that this node knows."""
+    """Revisions that it had not applied when it last said how far it is."""
     clock_trusted: _builtins.bool
     purger: _builtins.bool
     purge_state: _builtins.str
@@ -258,6 +258,7 @@ class ResolveResponse(_message.Message):
     OUTBOX_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
     """Entries of this node that were brought into the log, or forgotten."""
     known: _builtins.int
@@ -266,6 +267,8 @@ class ResolveResponse(_message.Message):
     """Waiting in the outbox: delivered with a merge, forgotten with a discard."""
     identity: _builtins.str
     revision: _builtins.int
+    deleted: _builtins.int
+    """Of this node's, not brought: an administrator had removed them from the log."""
     def __init__(
         self,
         *,
@@ -274,10 +277,11 @@ class ResolveResponse(_message.Message):
         outbox: _builtins.int = ...,
         identity: _builtins.str = ...,
         revision: _builtins.int = ...,
+        deleted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "identity", b"identity", "known", b"known", "outbox", b"outbox", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "entries", b"entries", "identity", b"identity", "known", b"known", "outbox", b"outbox", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from keycache.domain.entry import Entry, Protocol, Sighting, Trust
+from keycache.codec import decode_entry
+from keycache.domain.entry import Protocol, Sighting, Trust
 from keycache.domain.errors import ForeignLog
 from keycache.domain.log import (
     Record,
     entry_key,
 )
-from keycache.domain.lookup import ReadyRow, Row
+from keycache.domain.lookup import EntryFacts, ReadyRow, Row
 from keycache.domain.names import Fingerprint, Revision
 from keycache.domain.ports import Counts, Cursor, DocumentChange, EntryChange, EntryPage, EntryQuery, ReplicaChange, StoredEntry
 from keycache.domain.purge import Candidate
@@ -21,7 +22,6 @@ from keycache.domain.retention import entry_expires_at, is_expired
 from keycache.domain.settings import Timeouts
 from keycache.store.paging import Place, place_of, token
 from keycache.store.rows import (
-    PROTOCOL_NUMBER,
     digest_text,
     held_issuer,
     ready_row,
@@ -38,14 +38,15 @@ Name = tuple[Protocol, Fingerprint]
 class _Kept:
     """One entry of the replica."""
 
-    def __init__(self, change: EntryChange, entry: Entry) -> None:
-        self.entry = entry
+    def __init__(self, change: EntryChange, facts: EntryFacts) -> None:
+        self.facts = facts
+        self.entry = decode_entry(change.value)
         self.value = change.value
         self.mod_revision = change.revision
-        self.place_end = (entry.key.fingerprint.text, PROTOCOL_NUMBER[entry.key.protocol])
+        self.place_end = (facts.fingerprint, facts.protocol)
 
     def row(self, address: str) -> Row:
-        return row(address, self.entry, self.mod_revision, self.value)
+        return row(address, self.facts, self.mod_revision)
 
 
 class MemoryReplica:
@@ -74,7 +75,7 @@ class MemoryReplica:
     def lookup_ready(self, addresses: Sequence[str]) -> builtins.list[ReadyRow]:
         with self._lock:
             return [
-                ready_row(place, kept.entry, kept.value)
+                ready_row(place, kept.facts)
                 for place, asked in enumerate(addresses)
                 for kept in self._entries.values()
                 for address in kept.entry.key.addresses
@@ -97,7 +98,7 @@ class MemoryReplica:
         with self._lock:
             place = place_of(query)
             rows = sorted(
-                ((Place(sort_value(kept.entry, query.sort), *kept.place_end), kept) for kept in self._matching(query)),
+                ((Place(sort_value(kept.facts, query.sort), *kept.place_end), kept) for kept in self._matching(query)),
                 key=lambda one: one[0],
                 reverse=query.descending,
             )
@@ -185,12 +186,13 @@ class MemoryReplica:
             self._cursor = Cursor(identity=cursor.identity, revision=Revision(max(floor, cursor.revision)))
 
     def replace(self, changes: Iterator[Sequence[ReplicaChange]], cursor: Cursor) -> None:
+        """Reads go on meanwhile, as on SQLite: they may come from the very thread that `changes` waits for."""
+        entries: dict[Name, _Kept] = {}
+        documents: dict[str, Record] = {}
+        for chunk in changes:
+            for change in chunk:
+                _put(change, entries, documents)
         with self._lock:
-            entries: dict[Name, _Kept] = {}
-            documents: dict[str, Record] = {}
-            for chunk in changes:
-                for change in chunk:
-                    _put(change, entries, documents)
             self._entries, self._documents, self._cursor = entries, documents, cursor
 
     def raise_high_water(self, moment: datetime, *, force: bool = False) -> None:
@@ -202,7 +204,7 @@ class MemoryReplica:
         """Nothing to close."""
 
     def _matching(self, query: EntryQuery) -> builtins.list[_Kept]:
-        return [kept for kept in self._entries.values() if _matches(kept.entry, query)]
+        return [kept for kept in self._entries.values() if _matches(kept, query)]
 
 
 def _put(change: ReplicaChange, entries: dict[Name, _Kept], documents: dict[str, Record]) -> None:
@@ -213,21 +215,21 @@ def _put(change: ReplicaChange, entries: dict[Name, _Kept], documents: dict[str,
         return
     name = (change.protocol, change.fingerprint)
     entries.pop(name, None)
-    if change.entry is not None:
-        entries[name] = _Kept(change, change.entry)
+    if change.facts is not None:
+        entries[name] = _Kept(change, change.facts)
 
 
-def _matches(entry: Entry, query: EntryQuery) -> bool:
-    key = entry.key
+def _matches(kept: _Kept, query: EntryQuery) -> bool:
+    entry, key = kept.entry, kept.entry.key
     of_origin = [sighting for sighting in entry.sightings if query.origin in (None, sighting.origin)]
     return all(
         (
-            not query.text or search_term(query.text) in searchable(entry),
+            not query.text or search_term(query.text) in searchable(kept.facts),
             not query.address or query.address.lower() in {address.index for address in key.addresses},
             not query.domain or query.domain.lower() in {address.domain for address in key.addresses},
             query.protocol in (None, key.protocol),
             query.trust in (None, key.trust),
-            not query.issuer or query.issuer == held_issuer(entry),
+            not query.issuer or query.issuer == held_issuer(kept.facts),
             of_origin,
             query.older_than is None or all(sighting.refreshed_at < query.older_than for sighting in of_origin),
             query.expired is None or query.expired == is_expired(entry, query.timeouts, query.now),

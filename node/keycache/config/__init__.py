@@ -9,22 +9,22 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from keycache.domain.errors import ConfigError, KeycacheError
+from keycache.config import values
+from keycache.config.values import Endpoint, tolerant
+from keycache.domain.errors import ConfigError
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.names import Domain
-from keycache.domain.spans import format_span, parse_span
+
+__all__ = ["MESSAGE_LIMIT_MAX", "BaseModel", "Cluster", "Config", "Endpoint", "load"]
 
 FILE_NAME = "keycache.toml"
 PREFIX = "KEYCACHE_"
@@ -35,125 +35,13 @@ SYSTEM_ANCHORS = Path("/etc/ssl/certs/ca-certificates.crt")
 MESSAGE_LIMIT_MAX = 512 * 1024 * 1024
 """Bytes. A message is one gRPC message, whose length is a signed 32-bit number, and is held in memory several times."""
 
-_SIZE = re.compile(r"(\d{1,12})\s*(|B|KiB|MiB|GiB|KB|MB|GB)", re.IGNORECASE)
-_FACTORS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+QUOTA_MAX = 100 * 2**30
+"""Bytes. etcd itself warns above 8 GiB; beyond this a size is a slip of the pen."""
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where to listen. Port 0: any free one, told in the node's `run.json`."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Endpoint:
-        """From `host:port`, an IPv6 address in brackets. Raises ValueError."""
-        host, colon, port = text.strip().rpartition(":")
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            raise ValueError(f"{text!r} is not host:port; write it as 127.0.0.1:7640 or [::1]:7640, port 0 to 65535")
-        if bare is host and ":" in host:
-            raise ValueError(f"{text!r} is not host:port; write an IPv6 address in brackets, as [::1]:7640")
-        if not _is_ip(bare) and not _HOST.fullmatch(bare):
-            raise ValueError(f"{bare!r} is neither a host name nor an IP address; write it as 127.0.0.1:7640")
-        return cls(bare, int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _endpoint(value: object) -> object:
-    return Endpoint.parse(value) if isinstance(value, str) else value
-
-
-def _endpoint_or_off(value: object) -> object:
-    return None if value == "off" else _endpoint(value)
-
-
-def _domain(value: object) -> object:
-    return Domain.parse(value) if isinstance(value, str) else value
-
-
-def _listener(value: str) -> str:
-    """`address` or `address:port`, as mail processors name the listener that took a mail."""
-    value = value.strip()
-    if not _is_ip(value.strip("[]")) and not (value.rpartition(":")[1] == "" and _HOST.fullmatch(value)):
-        Endpoint.parse(value)
-    return value
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value.strip()))
-    except ValueError as error:
-        raise ValueError(f"{error}; write it as 10.0.0.0/8 or 2001:db8::/32") from error
-
-
-def _name(value: str) -> str:
-    value = value.strip()
-    if not _is_ip(value) and not _HOST.fullmatch(value):
-        raise ValueError(f"{value!r} is neither a host name nor an IP address")
-    return value
-
-
-def _listed(value: object) -> object:
-    """Lists come from the environment as one text."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _size(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"{value!r} is not a size; write it as 25 MiB or as a number of bytes")
-    return int(match[1]) * _FACTORS[match[2].lower()]
-
-
-def _span(value: object) -> object:
-    return parse_span(value) if isinstance(value, str) else value
-
-
-def _interval(value: timedelta) -> timedelta:
-    if not timedelta(seconds=1) <= value <= timedelta(days=1):
-        raise ValueError(f"{format_span(value)} is out of range; choose between 1s and 24h")
-    return value
-
-
-def _path(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError(f"{value} is relative, and a service starts anywhere; write the whole path")
-    if not value.exists():
-        raise ValueError(f"{value} does not exist")
-    return value
-
-
-def _tolerant(parse: Callable[[Any], object]) -> BeforeValidator:
-    """For pydantic, which collects ValueErrors only."""
-
-    def check(value: object) -> object:
-        try:
-            return parse(value)
-        except KeycacheError as error:
-            hint = f" ({error.hint[:1].lower()}{error.hint[1:].rstrip('.')})" if error.hint else ""
-            raise ValueError(f"{error.text.rstrip('.')}{hint}") from error
-
-    return BeforeValidator(check)
-
-
-_Texts = BeforeValidator(_listed)
-_Listener = Annotated[str, AfterValidator(_listener)]
-_ExistingPath = Annotated[Path, AfterValidator(_path)]
+_Texts = BeforeValidator(values.listed)
+_Listener = Annotated[str, AfterValidator(values.listener)]
+_ExistingPath = Annotated[Path, AfterValidator(values.existing_path)]
+_ExistingFile = Annotated[Path, AfterValidator(values.existing_file)]
 
 
 class _Section(BaseModel):
@@ -165,15 +53,17 @@ class _Section(BaseModel):
 class Listen(_Section):
     """Where the node is reached. `names`: further host names or IP addresses for its certificate. `metrics`, `join`: None is off."""
 
-    grpc: Annotated[Endpoint, _tolerant(_endpoint), Field(description="host:port")] = Endpoint("127.0.0.1", 7640)
-    metrics: Annotated[Endpoint | None, _tolerant(_endpoint_or_off), Field(description="host:port or off")] = Endpoint(
+    grpc: Annotated[Endpoint, tolerant(values.endpoint), Field(description="host:port")] = Endpoint("127.0.0.1", 7640)
+    metrics: Annotated[Endpoint | None, tolerant(values.endpoint_or_off), Field(description="host:port or off")] = Endpoint(
         "127.0.0.1", 7641
     )
-    join: Annotated[Endpoint | None, _tolerant(_endpoint_or_off), Field(description="host:port or off")] = Endpoint(
+    join: Annotated[Endpoint | None, tolerant(values.endpoint_or_off), Field(description="host:port or off")] = Endpoint(
         "127.0.0.1", 7642
     )
     names: Annotated[
-        tuple[Annotated[str, AfterValidator(_name)], ...], _Texts, Field(description="a list of host names and IP addresses")
+        tuple[Annotated[str, AfterValidator(values.host_name)], ...],
+        _Texts,
+        Field(description="a list of host names and IP addresses"),
     ] = ()
 
 
@@ -181,15 +71,17 @@ class Mail(_Section):
     """What tells inbound from outbound mail (seed questions 3 and 4), and the largest message looked into, in bytes."""
 
     managed_domains: Annotated[
-        tuple[Annotated[Domain, _tolerant(_domain)], ...], _Texts, Field(description="a list of domain names")
+        tuple[Annotated[Domain, tolerant(values.domain)], ...], _Texts, Field(description="a list of domain names")
     ] = ()
     inbound_listeners: Annotated[tuple[_Listener, ...], _Texts, Field(description="a list of address[:port]")] = ()
     outbound_listeners: Annotated[tuple[_Listener, ...], _Texts, Field(description="a list of address[:port]")] = ()
     internal_networks: Annotated[
-        tuple[Annotated[str, AfterValidator(_network)], ...], _Texts, Field(description="a list of networks as 10.0.0.0/8")
+        tuple[Annotated[str, AfterValidator(values.network)], ...],
+        _Texts,
+        Field(description="a list of networks as 10.0.0.0/8"),
     ] = ()
     message_limit: Annotated[
-        int, _tolerant(_size), Field(ge=64 * 1024, le=MESSAGE_LIMIT_MAX, description="64 KiB to 512 MiB")
+        int, tolerant(values.size), Field(ge=64 * 1024, le=MESSAGE_LIMIT_MAX, description="64 KiB to 512 MiB")
     ] = 25 * 1024 * 1024
 
 
@@ -231,9 +123,42 @@ class Log(_Section):
 class Purge(_Section):
     """How often expired entries are looked for. They are not served in between either (DESIGN 2.5)."""
 
-    interval: Annotated[timedelta, _tolerant(_span), AfterValidator(_interval), Field(description="1s to 24h")] = timedelta(
-        minutes=5
+    interval: Annotated[timedelta, tolerant(values.span), AfterValidator(values.interval), Field(description="1s to 24h")] = (
+        timedelta(minutes=5)
     )
+
+
+class Cluster(_Section):
+    """The log that nodes share. `endpoints` of etcd; none: the node works alone. `name`: which of the logs in that etcd. `ca`,
+    `certificate`, `key`: for https, what etcd's certificates end in, and what this node shows. `quota`: bytes, as etcd's
+    --quota-backend-bytes, where etcd does not tell it (before 3.6); 0: etcd's default. `address`: where others reach this node's
+    gRPC; None: `listen.grpc`.
+    """
+
+    name: Annotated[str, AfterValidator(values.cluster_name), Field(description="1 to 64 of a-z, 0-9 and -")] = "keycache"
+    endpoints: Annotated[
+        tuple[Annotated[str, AfterValidator(values.url)], ...], _Texts, Field(description="a list of http(s)://host:port")
+    ] = ()
+    ca: Annotated[_ExistingFile | None, Field(description="an existing file")] = None
+    certificate: Annotated[_ExistingFile | None, Field(description="an existing file")] = None
+    key: Annotated[_ExistingFile | None, Field(description="an existing file")] = None
+    quota: Annotated[int, tolerant(values.size), Field(ge=16 * 2**20, le=QUOTA_MAX, description="16 MiB to 100 GiB")] = 0
+    address: Annotated[Endpoint | None, tolerant(values.reachable), Field(description="host:port")] = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Cluster:
+        schemes = {endpoint.partition(":")[0] for endpoint in self.endpoints}
+        if len(schemes) > 1:
+            raise ValueError("some endpoints are http and some https; write all of them alike")
+        if "https" in schemes and self.ca is None:
+            raise ValueError("https endpoints need ca, the file with the certificate that etcd's own end in")
+        if "http" in schemes and (self.ca or self.certificate or self.key):
+            raise ValueError(
+                "ca, certificate and key are for https, and the endpoints are http; write https, or leave them out"
+            )
+        if (self.certificate is None) is not (self.key is None):
+            raise ValueError("certificate and key belong together; write both or neither")
+        return self
 
 
 class Config(_Section):
@@ -246,6 +171,7 @@ class Config(_Section):
     workers: Workers = Workers()
     log: Log = Log()
     purge: Purge = Purge()
+    cluster: Cluster = Cluster()
 
     @property
     def direction_policy(self) -> DirectionPolicy:
@@ -264,6 +190,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "workers": Workers,
     "log": Log,
     "purge": Purge,
+    "cluster": Cluster,
 }
 
 
@@ -346,6 +273,8 @@ def _mistakes(error: ValidationError, source: Path, overrides: Mapping[tuple[str
             )
         if details["type"] == "extra_forbidden":
             yield f"{setting} in {where} is not a setting{_instead(place)}"
+        elif len(place) == 1 and details["type"] == "value_error":
+            yield f"{setting} in {where}: {_reason(details['msg'], details['input'])}"
         elif len(place) == 1:
             yield f"{setting} in {where} must be a section: write [{setting}] above its settings"
         else:

@@ -1,0 +1,374 @@
+"""Going on after a refusal (`domain.restart`): an administrator's word, and the only way on which a replica is given up.
+
+MERGE brings what is here into the log, DISCARD forgets it. What waits in the outbox is delivered after a merge, as ever, and forgotten
+with a discard, BEFORE the log is followed and the delivery could take it up. Either ends with the replicator taking the log as it then is.
+
+ORDER: everything is in the log BEFORE the replica is replaced, and nothing but the log says how far a merge came. So one that breaks
+off anywhere leaves the replica and the refusal as they were; begun anew, it finds what it brought and goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from keycache.cache.journal import Journal
+from keycache.cache.writer import ATTEMPTS, audit_put
+from keycache.codec import decode, decode_entry, decode_settings, encode_entry, encode_settings, moment
+from keycache.domain.entry import Entry, Protocol
+from keycache.domain.errors import Conflict, ForeignLog, InvalidInput, LogUnavailable, RecordTooLarge, Refused
+from keycache.domain.log import (
+    ABSENT,
+    AUDIT,
+    BLOCKS,
+    CHAIN,
+    ENTRIES,
+    ISSUERS,
+    SETTINGS,
+    SETTINGS_HISTORY,
+    Committed,
+    Record,
+    Survey,
+    Transaction,
+    deletion_key,
+    entry_key,
+)
+from keycache.domain.merge import join_entries
+from keycache.domain.names import ClusterIdentity, Fingerprint
+from keycache.domain.ports import EntryLog, EntryQuery, Examiner, Offload, Outbox, Replica, SortBy
+from keycache.domain.restart import Action, RestartReport, Way
+from keycache.domain.retention import expires_at, is_expired, lasting
+from keycache.domain.settings import Settings, Timeouts
+from keycache.replication.purger import Purger
+from keycache.replication.replicator import Replicator
+from keycache.replication.timekeeper import Timekeeper
+from keycache.replication.view import View
+from keycache.v1 import record_pb2
+
+BATCH = 50
+"""Entries in one transaction: each is compared, and so is its deletion, within etcd's 128 operations (FACTS 3)."""
+
+BATCH_BYTES = 1024 * 1024
+"""Of the values in one transaction, within etcd's 1.5 MiB (FACTS 3)."""
+
+PAGE = 500
+
+_KINDS = (SETTINGS_HISTORY, BLOCKS, ISSUERS, CHAIN, AUDIT)
+"""Of documents that are brought along."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """`entries`: brought into the log, or forgotten. `known`: of the merged, those that the log had already. `deleted`: not brought,
+    since an administrator had removed them from the log. `identity`, `revision`: of the log that is followed from now on; in a dry
+    run of the one that was found."""
+
+    way: Way
+    entries: int
+    known: int
+    deleted: int
+    identity: str
+    revision: int
+
+
+class _Fate(Enum):
+    BROUGHT = "BROUGHT"
+    KNOWN = "KNOWN"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Item:
+    """One record of this node. `entry` None: a document, or an entry that this version cannot read: brought as it is, or not."""
+
+    key: str
+    value: bytes
+    entry: Entry | None = None
+
+    @property
+    def deletion(self) -> str:
+        """The key of the record that would say it was removed; empty where there is none."""
+        return "" if self.entry is None else deletion_key(self.entry.key.protocol, self.entry.key.fingerprint)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    brought: int = 0
+    known: int = 0
+    deleted: int = 0
+
+    def add(self, fates: Sequence[_Fate]) -> None:
+        self.brought += fates.count(_Fate.BROUGHT)
+        self.known += fates.count(_Fate.KNOWN)
+        self.deleted += fates.count(_Fate.DELETED)
+
+
+class Resolving:
+    def __init__(
+        self,
+        *,
+        log: EntryLog,
+        replica: Replica,
+        view: View,
+        replicator: Replicator,
+        purger: Purger,
+        examiner: Examiner,
+        timekeeper: Timekeeper,
+        journal: Journal,
+        outbox: Outbox,
+        offload: Offload,
+    ) -> None:
+        """`log`: the log itself, which takes writes that the gate of the flows does not let through yet."""
+        self._log = log
+        self._replica = replica
+        self._view = view
+        self._replicator = replicator
+        self._purger = purger
+        self._examiner = examiner
+        self._timekeeper = timekeeper
+        self._journal = journal
+        self._outbox = outbox
+        self._offload = offload
+        self._turn = asyncio.Lock()
+
+    async def resolve(
+        self,
+        way: Way,
+        actor: str,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Resolved:
+        """`progress` is told how many of how many entries are done. Raises Refused where there is nothing to resolve, or entries
+        would expire by it; LogUnavailable, ForeignLog, Conflict, RecordTooLarge: nothing is lost, begin it anew."""
+        async with self._turn:
+            report, survey = await self._replicator.look()
+            if survey is None:
+                raise LogUnavailable(report.reason, hint="Nothing was changed. Try again when the log can be reached.")
+            if report.action is not Action.REFUSE:
+                raise Refused("There is nothing to resolve: this node has not refused its log.", hint="See 'keycache status'.")
+            if way is Way.DISCARD:
+                return await self._discard(report, survey, actor, dry_run=dry_run)
+            return await self._merge(report, survey, actor, dry_run=dry_run, progress=progress)
+
+    async def _discard(self, report: RestartReport, survey: Survey, actor: str, *, dry_run: bool) -> Resolved:
+        count = report.kept + report.expired
+        if dry_run:
+            return self._resolved(Way.DISCARD, _Tally(brought=count), survey)
+        identity = survey.identity
+        if identity is None:
+            identity = await self._found({SETTINGS: self._settings_record()}, instead_of=None)
+        self._log.bind(identity)
+        record = self._journal.entry_of(actor, "RESOLVE", identity.text, f"DISCARD: {count} keys of this node forgotten")
+        compare, puts = {}, audit_put(record)
+        if survey.head == ABSENT and not self._log.is_shared:
+            # As the first start of a node alone would do, which takes a log with anything in it for one that has settings.
+            compare, puts = {SETTINGS: ABSENT}, {SETTINGS: self._settings_record(), **puts}
+        if not isinstance(await self._log.commit(Transaction(compare=compare, puts=puts)), Committed):
+            raise Conflict("The log was changed by somebody else just now.", hint="Look again, then try again.")
+        await self._offload(self._outbox.clear)
+        await self._replicator.take(identity)
+        return self._resolved(Way.DISCARD, _Tally(brought=count), survey, identity)
+
+    async def _merge(
+        self, report: RestartReport, survey: Survey, actor: str, *, dry_run: bool, progress: Callable[[int, int], None]
+    ) -> Resolved:
+        identity = survey.identity
+        theirs = (await self._log.survey((SETTINGS,))).records[SETTINGS]
+        anew = identity is None or identity == report.replica_identity  # nobody's, or ours that went back
+        settings = self._newer_settings(theirs) if anew else {}
+        if theirs is not None and not settings:
+            await self._refuse_to_expire(theirs)
+        if not dry_run:
+            if identity is None or anew:
+                identity = await self._found(settings, instead_of=identity)
+            self._log.bind(identity)
+            await self._bring_documents(identity)
+        gone = {(one.protocol, one.fingerprint) for one in (await self._purger.plan()).remove}
+        total = report.kept + report.expired - len(gone)
+        tally = _Tally()
+        async for batch in self._batches(gone):
+            await self._bring(batch, identity, tally, dry_run=dry_run)
+            progress(tally.brought + tally.known + tally.deleted, total)
+        if dry_run:
+            return self._resolved(Way.MERGE, tally, survey)
+        assert identity is not None
+        detail = f"MERGE: {tally.brought} keys brought, {tally.known} known already, {tally.deleted} removed there before"
+        record = self._journal.entry_of(actor, "RESOLVE", identity.text, detail)
+        await self._log.commit(Transaction(compare={}, puts=audit_put(record)))
+        await self._replicator.take(identity)
+        return self._resolved(Way.MERGE, tally, survey, identity)
+
+    def _resolved(self, way: Way, tally: _Tally, survey: Survey, identity: ClusterIdentity | None = None) -> Resolved:
+        known = identity or survey.identity
+        return Resolved(
+            way=way,
+            entries=tally.brought + tally.known if way is Way.MERGE else tally.brought,
+            known=tally.known,
+            deleted=tally.deleted,
+            identity="" if known is None else known.text,
+            revision=survey.head if identity is None else self._replicator.applied,
+        )
+
+    async def _found(self, puts: dict[str, bytes], *, instead_of: ClusterIdentity | None) -> ClusterIdentity:
+        """A new lifetime of the log. After a log went back in time it gets one, so that every other node notices too, and can bring
+        what it has."""
+        identity = ClusterIdentity(secrets.token_hex(16))
+        if not isinstance(await self._log.found(identity, puts, instead_of=instead_of), Committed):
+            raise Conflict("Somebody else founded the log just now.", hint="Look again, then try again.")
+        return identity
+
+    def _newer_settings(self, theirs: Record | None) -> dict[str, bytes]:
+        """The settings known here, unless those that the log went back to (or is without) are as new. They come into force in the
+        transaction that founds it: not for a moment may entries live by older ones, under which they might count as expired."""
+        ours = self._replica.document(SETTINGS)
+        newer = ours is not None and (theirs is None or theirs.mod_revision < ours.mod_revision)
+        return {SETTINGS: ours.value} if ours is not None and newer else {}
+
+    def _settings_record(self) -> bytes:
+        known = self._replica.document(SETTINGS)
+        return encode_settings(Settings()) if known is None else known.value
+
+    async def _refuse_to_expire(self, record: Record) -> None:
+        """`record`: the settings of the log. An entry that is unexpired here and would be expired there is lost by merging it.
+        Settings are for an administrator to change, where they are in force. Raises Refused."""
+        try:
+            theirs = decode_settings(record.value).timeouts
+        except InvalidInput:
+            return  # then nothing is removed there either
+        now, ours = self._timekeeper.now(), self._view.settings
+        doubtful = [
+            self._item(one.protocol, one.fingerprint)
+            for one in await asyncio.to_thread(lambda: self._replica.expired(now=now, timeouts=theirs))
+            if ours is None or expires_at(lasting(one.sightings, ours.timeouts), ours.timeouts) > now
+        ]
+        lost = 0
+        for start in range(0, len(doubtful), BATCH):
+            items = [item for item in doubtful[start : start + BATCH] if item is not None]
+            known = await self._look_up(items)
+            for item in items:
+                _, value = await self._decide(item, known)
+                joined = decode_entry(value) if value is not None else item.entry
+                lost += joined is not None and is_expired(joined, theirs, now)
+        if lost:
+            raise Refused(
+                f"{lost} keys of this node are unexpired by the timeouts it knows, and would be expired by those of the log.",
+                hint="Raise the timeouts there first ('keycache settings set' on a node that follows it), or discard.",
+            )
+
+    def _item(self, protocol: Protocol, fingerprint: Fingerprint) -> _Item | None:
+        stored = self._replica.entry(protocol, fingerprint)
+        return None if stored is None else _item_of(stored.entry)
+
+    async def _bring_documents(self, identity: ClusterIdentity) -> None:
+        """Those that the log has none of."""
+        settings = self._replica.document(SETTINGS)
+        first = [] if settings is None else [settings]  # no entry may stand in the log before the settings it is to live by
+        records = [*first, *(record for kind in _KINDS for record in self._replica.documents(kind))]
+        items = [_Item(key=record.key, value=record.value) for record in records]
+        for start in range(0, len(items), BATCH):
+            await self._bring(items[start : start + BATCH], identity, _Tally(), dry_run=False)
+
+    async def _batches(self, gone: set[tuple[Protocol, Fingerprint]]) -> AsyncIterator[list[_Item]]:
+        """Every entry here but those that may be removed this moment."""
+        batch: list[_Item] = []
+        size = 0
+        query = EntryQuery(now=self._timekeeper.now(), timeouts=Timeouts(), sort=SortBy.FINGERPRINT, limit=PAGE)
+        unreadable = [_Item(key=record.key, value=record.value) for record in self._replica.documents(ENTRIES)]
+        async for page in self._pages(query, unreadable):
+            for item in page:
+                if item.entry is not None and (item.entry.key.protocol, item.entry.key.fingerprint) in gone:
+                    continue
+                if batch and (len(batch) == BATCH or size + len(item.value) > BATCH_BYTES):
+                    yield batch
+                    batch, size = [], 0
+                batch.append(item)
+                size += len(item.value)
+        if batch:
+            yield batch
+
+    async def _pages(self, query: EntryQuery, last: list[_Item]) -> AsyncIterator[list[_Item]]:
+        while True:
+            page = await asyncio.to_thread(self._replica.query, query)
+            yield [_item_of(stored.entry) for stored in page.entries]
+            if not page.next:
+                break
+            query = replace(query, after=page.next)
+        yield last
+
+    async def _bring(self, items: Sequence[_Item], identity: ClusterIdentity | None, tally: _Tally, *, dry_run: bool) -> None:
+        """Together, and one by one where one of them stands in the way of the others."""
+        try:
+            if await self._attempt(items, identity, tally, dry_run=dry_run):
+                return
+        except RecordTooLarge:
+            if len(items) == 1:
+                raise
+        for item in items:
+            for _ in range(ATTEMPTS):
+                if await self._attempt([item], identity, tally, dry_run=dry_run):
+                    break
+            else:
+                raise Conflict(f"The record {item.key} kept changing while it was merged.", hint="Try again.")
+
+    async def _attempt(self, items: Sequence[_Item], identity: ClusterIdentity | None, tally: _Tally, *, dry_run: bool) -> bool:
+        """Whether the log took them; if not, something of them was changed meanwhile."""
+        known = await self._look_up(items, None if dry_run else identity)
+        decided = [(item, *await self._decide(item, known)) for item in items]
+        puts = {item.key: value for item, _, value in decided if value is not None}
+        if puts and not dry_run:
+            watched = [key for item, _, value in decided if value is not None for key in _keys_of(item)]
+            compare = {key: ABSENT if (record := known.get(key)) is None else record.mod_revision for key in watched}
+            if not isinstance(await self._log.commit(Transaction(compare=compare, puts=puts)), Committed):
+                return False
+        tally.add([fate for _, fate, _ in decided])
+        return True
+
+    async def _look_up(self, items: Sequence[_Item], identity: ClusterIdentity | None = None) -> dict[str, Record | None]:
+        """What the log has of them. Raises ForeignLog when it is not of that identity any more."""
+        survey = await self._log.survey([key for item in items for key in _keys_of(item)])
+        if identity is not None and survey.identity != identity:
+            raise ForeignLog("The log became another one while it was merged.", hint="Nothing is lost here. Look again.")
+        return dict(survey.records)
+
+    async def _decide(self, item: _Item, known: dict[str, Record | None]) -> tuple[_Fate, bytes | None]:
+        """What becomes of it, and what to write (None: nothing)."""
+        record, deletion = known.get(item.key), known.get(item.deletion)
+        if item.entry is None:
+            return (_Fate.BROUGHT, item.value) if record is None else (_Fate.KNOWN, None)
+        if deletion is not None and _deleted_since(item.entry, deletion):
+            return _Fate.DELETED, None
+        if record is None:
+            return _Fate.BROUGHT, item.value
+        try:
+            theirs = decode_entry(record.value)
+        except InvalidInput:
+            return _Fate.KNOWN, None  # of a later version, which knows better
+        ours = item.entry
+        if theirs.key.protocol is Protocol.OPENPGP and theirs.key.material != ours.key.material:
+            ours = replace(ours, key=await self._examiner.merge(theirs.key, ours.key, self._timekeeper.now()))
+        joined = join_entries(theirs, ours)
+        return _Fate.KNOWN, None if joined == theirs else encode_entry(joined)
+
+
+def _item_of(entry: Entry) -> _Item:
+    return _Item(key=entry_key(entry.key.protocol, entry.key.fingerprint), value=encode_entry(entry), entry=entry)
+
+
+def _keys_of(item: _Item) -> Iterator[str]:
+    """Its own, and that of its deletion."""
+    yield item.key
+    if item.deletion:
+        yield item.deletion
+
+
+def _deleted_since(entry: Entry, deletion: Record) -> bool:
+    """Whether an administrator removed it after it was seen last."""
+    try:
+        removed = moment(decode(record_pb2.Deletion, deletion.value).at)
+    except InvalidInput:
+        return False
+    return all(sighting.refreshed_at <= removed for sighting in entry.sightings)
