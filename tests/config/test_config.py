@@ -27,6 +27,7 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     loaded = config.load(data_dir=tmp_path, file=None, environ={})
     assert loaded.data_dir == tmp_path
     assert (loaded.listen.grpc, loaded.listen.metrics) == (Endpoint("127.0.0.1", 7640), Endpoint("127.0.0.1", 7641))
+    assert loaded.listen.join == Endpoint("127.0.0.1", 7642)
     assert loaded.mail.message_limit == 25 * 1024 * 1024
     assert loaded.trust.anchor_paths == (Path("/etc/ssl/certs/ca-certificates.crt"),)
     assert loaded.direction_policy == DirectionPolicy()
@@ -45,6 +46,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
         [listen]
         grpc = "[::]:0"
         metrics = "off"
+        join = "off"
         names = ["cache.example.org", "10.0.0.7"]
         [mail]
         managed_domains = ["Example.ORG", "bücher.example"]
@@ -77,7 +79,7 @@ def test_every_setting_can_be_said_in_the_file(tmp_path: Path) -> None:
     )
     assert loaded == config.Config(
         data_dir=tmp_path,
-        listen=config.Listen(grpc=Endpoint("::", 0), metrics=None, names=("cache.example.org", "10.0.0.7")),
+        listen=config.Listen(grpc=Endpoint("::", 0), metrics=None, join=None, names=("cache.example.org", "10.0.0.7")),
         mail=config.Mail(
             managed_domains=(Domain("example.org"), Domain("xn--bcher-kva.example")),
             inbound_listeners=("10.0.0.1:25", "10.0.0.2", "::1", "[::1]:25"),

@@ -14,7 +14,7 @@ from keycache import config, harvest
 from keycache.domain.lookup import MissCode
 from keycache.domain.settings import Settings, Timeouts
 from keycache.domain.verdict import Verdict
-from keycache.v1 import admin_pb2, cache_pb2, cluster_pb2
+from keycache.v1 import admin_pb2, cache_pb2, cluster_pb2, join_pb2
 
 SOURCES = ROOT / "node" / "keycache"
 
@@ -47,7 +47,7 @@ def config_fields() -> list[str]:
 
 def calls() -> list[str]:
     """Service.Method."""
-    files = (cache_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR, cluster_pb2.DESCRIPTOR)
+    files = (cache_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR, cluster_pb2.DESCRIPTOR, join_pb2.DESCRIPTOR)
     services = [service for file in files for service in file.services_by_name.values()]
     return [f"{service.name}.{method.name}" for service in services for method in service.methods]
 

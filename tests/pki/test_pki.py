@@ -20,7 +20,7 @@ from keycache.pki import NodePki, Peer, PrivateKey, Role, new_request, open_pki,
 from keycache.pki.authority import BACKDATE, CA_LIFE, CLIENT_LIFE, LEAF_LIFE
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-FILES = {"ca.key", "ca.pem", "server.key", "server.pem", "admin.key", "admin.pem"}
+FILES = {"ca.key", "ca.pem", "server.key", "server.pem", "admin.key", "admin.pem", "trusted.pem"}
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from support.service_node import ServiceNode, channel, said
 
 def every_rpc() -> set[str]:
     pool = descriptor_pool.Default()
-    ours = ("keycache.v1.KeyCache", "keycache.v1.Admin", "keycache.v1.Cluster")
+    ours = ("keycache.v1.KeyCache", "keycache.v1.Admin", "keycache.v1.Cluster", "keycache.v1.Join")
     names = (*ours, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
     return {f"/{name}/{method.name}" for name in names for method in pool.FindServiceByName(name).methods}
 
@@ -35,12 +35,15 @@ def test_the_table_of_roles_names_every_rpc_and_no_other() -> None:
 @pytest.mark.parametrize("role", Role)
 async def test_a_role_may_call_exactly_what_the_table_allows(node: ServiceNode, role: Role) -> None:
     async with channel(node, node.client(role)) as ours:
-        refused = {rpc for rpc in every_rpc() if (await said(ours, rpc))[0] is grpc.StatusCode.PERMISSION_DENIED}
+        ends = {rpc: (await said(ours, rpc))[0] for rpc in every_rpc()}
+    refused = {rpc for rpc, code in ends.items() if code is grpc.StatusCode.PERMISSION_DENIED}
+    joining = {rpc for rpc in every_rpc() if rpc.startswith("/keycache.v1.Join/")}
+    assert {rpc for rpc, code in ends.items() if code is grpc.StatusCode.UNIMPLEMENTED} == joining
     anybody = {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List", "/grpc.health.v1.Health/Watch"}
     anybody.add("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
     processors = anybody | {rpc for rpc in every_rpc() if rpc.startswith("/keycache.v1.KeyCache/")}
-    may = {Role.ADMIN: every_rpc(), Role.MAIL_PROCESSOR: processors, Role.NODE: anybody}
-    assert refused == every_rpc() - may[role]
+    may = {Role.ADMIN: every_rpc() - joining, Role.MAIL_PROCESSOR: processors, Role.NODE: anybody}
+    assert refused == every_rpc() - joining - may[role]
 
 
 async def test_a_refusal_names_the_role_that_it_takes(node: ServiceNode) -> None:

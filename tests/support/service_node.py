@@ -20,7 +20,9 @@ from keycache.client.connection import OPTIONS
 from keycache.clock import ManualClock, SystemClock
 from keycache.domain.entry import Key, Protocol
 from keycache.domain.examination import Direction, DirectionPolicy, Envelope, Examination, Finding, TrustBase
+from keycache.domain.joining import Admitter
 from keycache.domain.names import EmailAddress, NodeId
+from keycache.domain.removal import FindRemoval, none_removed
 from keycache.domain.verdict import Verdict
 from keycache.metrics import Metrics
 from keycache.pki import Identity, NodePki, Role, open_pki
@@ -102,7 +104,9 @@ class ServiceNode:
         return files
 
     def client(self, role: Role, *, name: str = "tester", age: timedelta = timedelta(0)) -> Identity:
-        """A client's certificate, made `age` ago."""
+        """A client's certificate, made `age` ago; of a node it names node `name`."""
+        if role is Role.NODE:
+            return self.pki.authority.issue_node(NodeId(name), (), now=SystemClock().now() - age)
         return self.pki.authority.issue_client(role, name, now=SystemClock().now() - age)
 
     @asynccontextmanager
@@ -117,8 +121,10 @@ class ServiceNode:
 
 
 @asynccontextmanager
-async def service_node(directory: Path, **options: Any) -> AsyncIterator[ServiceNode]:
-    """A running node. `options` as in ServerOptions."""
+async def service_node(
+    directory: Path, *, admitter: Admitter | None = None, removed: FindRemoval = none_removed, **options: Any
+) -> AsyncIterator[ServiceNode]:
+    """A running node. `admitter`, `removed` as in Server, `options` as in ServerOptions."""
     now = SystemClock().now()
     clock, log, examiner = ManualClock(now), MemoryLog(), NumberedExaminer()
     ports = Ports(
@@ -141,6 +147,8 @@ async def service_node(directory: Path, **options: Any) -> AsyncIterator[Service
         clock=clock,
         metrics=metrics,
         options=ServerOptions(listen=("127.0.0.1:0",), **options),
+        admitter=admitter,
+        removed=removed,
     )
     ready = asyncio.Event()
     running = asyncio.create_task(cache.run(ready))

@@ -51,11 +51,14 @@ class _Section(BaseModel):
 
 
 class Listen(_Section):
-    """Where the node is reached. `names`: further host names or IP addresses for its certificate. `metrics`: None is off."""
+    """Where the node is reached. `names`: further host names or IP addresses for its certificate. `metrics`, `join`: None is off."""
 
     grpc: Annotated[Endpoint, tolerant(values.endpoint), Field(description="host:port")] = Endpoint("127.0.0.1", 7640)
     metrics: Annotated[Endpoint | None, tolerant(values.endpoint_or_off), Field(description="host:port or off")] = Endpoint(
         "127.0.0.1", 7641
+    )
+    join: Annotated[Endpoint | None, tolerant(values.endpoint_or_off), Field(description="host:port or off")] = Endpoint(
+        "127.0.0.1", 7642
     )
     names: Annotated[
         tuple[Annotated[str, AfterValidator(values.host_name)], ...],

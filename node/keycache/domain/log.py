@@ -30,6 +30,10 @@ gone back in time."""
 DELETIONS = "deletions/"
 """That an administrator removed an entry, and when, kept for a while: what a node that was cut off has still to deliver may be from
 before, and must not bring the key back."""
+TOKENS = "tokens/"
+"""With which nodes may join, by id; the hash of the secret only."""
+REMOVED = "removed/"
+"""Nodes whose certificate is worth nothing any more."""
 
 ABSENT = Revision(0)
 """As a compared mod_revision: the key must not exist."""
@@ -53,6 +57,14 @@ def member_key(node: NodeId) -> str:
 
 def witness_key(node: NodeId) -> str:
     return WITNESSES + node.text
+
+
+def token_key(token_id: str) -> str:
+    return TOKENS + token_id
+
+
+def removed_key(node: NodeId) -> str:
+    return REMOVED + node.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

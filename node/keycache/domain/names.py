@@ -15,6 +15,8 @@ Revision = NewType("Revision", int)
 ADDRESS_LIMIT = 320
 """64 + 1 + 255 octets: RFC 5321 sections 4.5.3.1.1 and 4.5.3.1.2."""
 
+_NODE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
+"""Our own are UUIDs."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FINGERPRINT_LENGTHS = (40, 64)
 _HEX = "0123456789abcdef"
@@ -126,6 +128,13 @@ class NodeId:
     """The random name of one node, made once at its first start."""
 
     text: str
+
+    @classmethod
+    def parse(cls, text: str) -> NodeId:
+        """From another node. Raises InvalidInput for what cannot stand in a certificate, or in a key of the log."""
+        if not _NODE_ID.fullmatch(text):
+            raise InvalidInput(f"{text[:80]!r} cannot be the id of a node.", hint="Ids are made by the nodes themselves.")
+        return cls(text)
 
     def __str__(self) -> str:
         return self.text

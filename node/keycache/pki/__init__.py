@@ -7,6 +7,8 @@ Rules:
    was interrupted anywhere is finished by the next one.
 4. Of a signing request only the public key is taken. Name, role and purposes are ours.
 5. A client's role stands in its certificate as the URI `urn:keycache:role:ROLE`, exactly once; nothing else gives a role.
+6. A node of a cluster has one certificate for everything it does, and it says which node it is (`urn:keycache:node:ID`): the log names
+   those that were removed. Every node holds the cluster's authority and its key (`joining`).
 """
 
 from keycache.pki.authority import Authority, Issued, new_request

@@ -36,6 +36,25 @@ def read(path: Path) -> bytes | None:
         raise _cannot("read", path, error) from error
 
 
+def remove(path: Path) -> None:
+    """Durably; a file that is not there is no error. Raises ConfigError."""
+    try:
+        if path.exists():
+            path.unlink()
+            _sync_directory(path.parent)
+    except OSError as error:
+        raise _cannot("remove", path, error) from error
+
+
+def rename(source: Path, target: Path) -> None:
+    """Durably, of a directory. Raises ConfigError, also when `target` holds something."""
+    try:
+        source.rename(target)
+        _sync_directory(target.parent)
+    except OSError as error:
+        raise _cannot("rename", source, error) from error
+
+
 def private_directory(path: Path) -> str:
     """Make sure of a directory that only its owner may enter, and clear away what an interrupted write left in it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -19,8 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from keycache.domain.errors import ConfigError, PermissionDenied
+from keycache.domain.names import NodeId
 
 ROLE_URI = "urn:keycache:role:"
+NODE_URI = "urn:keycache:node:"
 
 
 class Role(Enum):
@@ -66,9 +69,14 @@ def _spki(key: CertificatePublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
+def key_hash(key: CertificatePublicKeyTypes) -> bytes:
+    """SHA-256 of the SubjectPublicKeyInfo, as RFC 7469 section 2.4 pins keys."""
+    return hashlib.sha256(_spki(key)).digest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A private key, its certificate and the authority that signed it, all PEM."""
+    """A private key, its certificate and the authorities whom its holder trusts, the one that signed it first; all PEM."""
 
     certificate: bytes
     key: PrivateKey
@@ -78,11 +86,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A client as its certificate tells. `name` is what the audit log calls it."""
+    """A client as its certificate tells. `name` is what the audit log calls it. `node`: of the role node alone."""
 
     role: Role
     name: str
     not_after: datetime
+    node: NodeId | None = None
 
 
 def read_peer(certificate: bytes) -> Peer:
@@ -105,4 +114,10 @@ def read_peer(certificate: bytes) -> Peer:
             f"This certificate gives {told}.", hint="Get a client certificate with 'keycache client issue --role ROLE'."
         )
     names = [str(attribute.value) for attribute in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return Peer(role=roles[0], name=names[0] if names else roles[0].value, not_after=parsed.not_valid_after_utc)
+    ids = [uri.removeprefix(NODE_URI) for uri in uris if uri.startswith(NODE_URI)]
+    return Peer(
+        role=roles[0],
+        name=names[0] if names else roles[0].value,
+        not_after=parsed.not_valid_after_utc,
+        node=NodeId(ids[0]) if roles[0] is Role.NODE and len(ids) == 1 else None,
+    )

@@ -1,25 +1,33 @@
 """What a node keeps in `DATA_DIR/pki`, made at its first start and looked after at every other.
 
-ca.key ca.pem           the authority, ten years
-server.key server.pem   the node, under its names
+ca.key ca.pem           the authority, ten years: the node's own, or the cluster's (`joining`)
+server.key server.pem   the node, under its names; in a cluster also as client of the role node
 admin.key admin.pem     the command line on this machine
+trusted.pem             whose certificates are taken: more than one authority while it changes (`rotation`)
+etcd.pem                in a cluster: server.key and server.pem in one file, for etcd, which reads its files at every handshake
+                        (pkg/transport, GetCertificate) and so never meets halves of two pairs
+
+A node of a cluster renews its certificate by itself, since the authority's key is here.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 
 from keycache.domain.errors import ConfigError
-from keycache.pki import files
-from keycache.pki.authority import LEAF_LIFE, RENEW_BELOW, Authority, Issued, server_name
+from keycache.domain.names import NodeId
+from keycache.domain.rotation import AuthorityReport, Step
+from keycache.pki import files, joining, rotation
+from keycache.pki.authority import LEAF_LIFE, RENEW_BELOW, Authority, Issued, node_names, server_name
 from keycache.pki.identity import ROLE_URI, Identity, PrivateKey, Role
 
+ETCD = "etcd.pem"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 ADMIN_NAME = "local admin"
 _CA_WARNING = timedelta(days=365)
@@ -27,56 +35,107 @@ _CA_WARNING = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePki:
-    """A node's certificates, as they are on disk. `warnings`: what an administrator should know, as sentences."""
+    """A node's certificates, as they are on disk. `node`: its id in a cluster. `trusted`: PEM of the authorities whose certificates
+    are taken, the one that signs first. `warnings`: what an administrator should know, as sentences."""
 
     directory: Path
     names: tuple[str, ...]
+    node: NodeId | None
     authority: Authority
     server: Identity
     admin: Identity
+    trusted: bytes
+    trusted_ids: frozenset[str]
+    step: Step
     warnings: tuple[str, ...]
+
+    @property
+    def etcd_file(self) -> Path:
+        """For etcd, as certificate and as key; of a node in a cluster."""
+        return self.directory / ETCD
+
+    @property
+    def trusted_file(self) -> Path:
+        return self.directory / rotation.TRUSTED
 
     def sign_client(self, csr: bytes, *, role: Role, name: str, now: datetime) -> Issued:
         """As `Authority.sign_client`."""
-        return self.authority.sign_client(csr, role=role, name=name, now=now)
+        return replace(self.authority.sign_client(csr, role=role, name=name, now=now), ca=self.trusted)
+
+    def sign_node(self, csr: bytes, *, node: NodeId, names: Sequence[str], now: datetime) -> Issued:
+        """As `Authority.sign_node`."""
+        return replace(self.authority.sign_node(csr, node=node, names=names, now=now), ca=self.trusted)
 
     def renewed(self, now: datetime) -> NodePki:
         """This again, with certificates renewed that need it; cheap enough to ask once a day. Raises ConfigError."""
-        return open_pki(self.directory, names=self.names, now=now)
+        return open_pki(self.directory, names=self.names, now=now, node=self.node)
+
+    def report(self, etcd_trusts: frozenset[str] | None = None) -> AuthorityReport:
+        """For `domain.rotation`, once the gRPC server shows these certificates.
+
+        `etcd_trusts`: `trusted_ids` of when this node's etcd was started; None: it runs none.
+        """
+        if self.node is None:
+            raise ValueError("a node that works alone has nobody to report to")
+        return AuthorityReport(
+            node=self.node,
+            signing=self.authority.id,
+            trusted=self.trusted_ids if etcd_trusts is None else self.trusted_ids & etcd_trusts,
+            shown=self.authority.id,
+        )
 
 
-def open_pki(directory: Path, *, names: Sequence[str], now: datetime) -> NodePki:
+def open_pki(directory: Path, *, names: Sequence[str], now: datetime, node: NodeId | None = None) -> NodePki:
     """Load a node's certificates; make what is missing, renew what has less than a third of its life left.
 
-    `names`: host names and IP addresses under which the node is reached, beside those of this machine itself.
-    Raises ConfigError when the authority is damaged, half lost, out of its own time, or somebody else's.
+    `names`: host names and IP addresses under which the node is reached, beside those of this machine itself. `node`: its id, if it
+    belongs to a cluster. Raises ConfigError when the authority is damaged, half lost, out of its own time, or somebody else's.
     """
+    joining.settle(directory)
     warnings = [files.private_directory(directory)]
+    rotation.recover(directory)
     wanted = tuple(dict.fromkeys(str(server_name(name).value) for name in (*LOCAL_NAMES, *names)))
-    admin_names = (f"{ROLE_URI}{Role.ADMIN.value}",)
     authority = _authority(directory, wanted[-1], now, warnings)
-    server = _own(directory / "server", authority, lambda: authority.issue_server(wanted, now=now), wanted, now, warnings)
-    admin = _own(
-        directory / "admin",
-        authority,
-        lambda: authority.issue_client(Role.ADMIN, ADMIN_NAME, now=now),
-        admin_names,
-        now,
-        warnings,
-    )
+    trusted, trusted_ids = rotation.trusted(directory)
+
+    def issue_server() -> Identity:
+        return authority.issue_server(wanted, now=now) if node is None else authority.issue_node(node, wanted, now=now)
+
+    def issue_admin() -> Identity:
+        return authority.issue_client(Role.ADMIN, ADMIN_NAME, now=now)
+
+    server_names = wanted if node is None else tuple(str(name.value) for name in node_names(node, wanted))
+    admin_names = (f"{ROLE_URI}{Role.ADMIN.value}",)
+    server = _own(directory / "server", authority, issue_server, server_names, now, warnings)
+    admin = _own(directory / "admin", authority, issue_admin, admin_names, now, warnings)
+    _keep(directory / rotation.TRUSTED, trusted, files.write_public)
+    if node is not None:
+        _keep(directory / ETCD, server.key.pem + server.certificate, files.write_private)
+    else:
+        files.remove(directory / ETCD)
     return NodePki(
         directory=directory,
         names=wanted,
+        node=node,
         authority=authority,
-        server=server,
-        admin=admin,
+        server=replace(server, ca=trusted),
+        admin=replace(admin, ca=trusted),
+        trusted=trusted,
+        trusted_ids=trusted_ids,
+        step=rotation.step_on_disk(directory),
         warnings=tuple(warning for warning in warnings if warning),
     )
 
 
+def _keep(path: Path, content: bytes, write: Callable[[Path, bytes], None]) -> None:
+    """Written only when it differs: etcd and people look at the time of a file."""
+    if files.read(path) != content:
+        write(path, content)
+
+
 def _authority(directory: Path, name: str, now: datetime, warnings: list[str]) -> Authority:
     """Key first, certificate second: a key alone is an interrupted first start, a certificate alone is a loss."""
-    key_file, certificate_file = directory / "ca.key", directory / "ca.pem"
+    key_file, certificate_file = directory / rotation.CA_KEY, directory / rotation.CA
     key, certificate = _private_key(key_file, warnings), files.read(certificate_file)
     anew = f"Restore {directory} from a backup. To begin anew, move it away: every client then needs a new certificate."
     if certificate is None:
@@ -137,7 +196,8 @@ def _serving(certificate: bytes, key: PrivateKey, authority: Authority, names: S
         return None
     start, end = parsed.not_valid_before_utc, parsed.not_valid_after_utc
     named = {str(name.value) for name in alternatives}
-    if not fits or not authority.vouches_for(parsed) or not named.issuperset(names):
+    roles = {name for name in named if name.startswith("urn:")}
+    if not fits or not authority.vouches_for(parsed) or not named.issuperset(names) or not roles.issubset(names):
         return None
     fresh = start <= now and (end - now) * RENEW_BELOW >= LEAF_LIFE
     # The authority's own end cannot be put off: what ends with it would be made anew at every start, for nothing.

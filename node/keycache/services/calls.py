@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from keycache.domain.errors import InvalidInput, Unavailable
+from keycache.domain.removal import FindRemoval, none_removed
 from keycache.metrics import CallMeter, Metrics
 from keycache.services.auth import ALLOWED, Caller, Context, authorize
 from keycache.services.errors import failure
@@ -32,8 +33,9 @@ _STOPPING = "The node is stopping."
 class Calls:
     """Makes handlers, and ends the calls that would never end by themselves when the node stops."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, removed: FindRemoval = none_removed) -> None:
         self._metrics = metrics
+        self._removed = removed
         self._endless: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -46,7 +48,7 @@ class Calls:
         async def handle(raw: bytes, context: Context) -> bytes:
             started = perf_counter()
             try:
-                caller = authorize(rpc, allowed, context)
+                caller = authorize(rpc, allowed, context, self._removed)
                 answer = await method(_decoded(kind, raw), caller)
                 if not isinstance(answer, bytes):
                     answer = answer.SerializeToString()
@@ -105,7 +107,7 @@ class Calls:
             task = asyncio.current_task()
             assert task is not None
             try:
-                caller = authorize(rpc, allowed, context)
+                caller = authorize(rpc, allowed, context, self._removed)
                 if endless:
                     self._enter(task)
                 await talk(incoming, context, caller)

@@ -11,7 +11,9 @@ from grpc_reflection.v1alpha import reflection
 
 from keycache.cache import KeyCache
 from keycache.domain.errors import ConfigError
+from keycache.domain.joining import Admitter
 from keycache.domain.ports import Clock
+from keycache.domain.removal import FindRemoval, none_removed
 from keycache.logs import get_logger
 from keycache.metrics import Metrics
 from keycache.pki import Identity
@@ -20,6 +22,7 @@ from keycache.services.admin import AdminService, Signer
 from keycache.services.calls import Calls
 from keycache.services.cluster import ClusterService
 from keycache.services.health import HealthService
+from keycache.services.join import JoinPort
 from keycache.services.key_cache import KeyCacheService
 from keycache.services.limits import ByteBudget
 
@@ -41,9 +44,11 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """`listen`: addresses as host:port, IPv6 in brackets, port 0 for any free one. `message_limit`: bytes of one mail."""
+    """`listen`: addresses as host:port, IPv6 in brackets, port 0 for any free one. `join`: such an address for nodes that join, or None.
+    `message_limit`: bytes of one mail."""
 
     listen: tuple[str, ...] = ("127.0.0.1:7640",)
+    join: str | None = None
     message_limit: int = 25 * MIB
     max_calls: int = MAX_CALLS
 
@@ -68,10 +73,11 @@ class Certificates:
     """What the server shows at a handshake. gRPC asks at every new connection, so a renewed certificate needs no restart."""
 
     def __init__(self, identity: Identity) -> None:
-        self._configuration = _configuration(identity)
+        self.replace(identity)
 
     def replace(self, identity: Identity) -> None:
         self._configuration = _configuration(identity)
+        self._join_configuration = _join_configuration(identity)
 
     def credentials(self) -> grpc.ServerCredentials:
         """ORDER: client certificates are required HERE; nothing behind it asks whether there is one."""
@@ -79,13 +85,27 @@ class Certificates:
             self._configuration, lambda: self._configuration, require_client_authentication=True
         )
 
+    def join_credentials(self) -> grpc.ServerCredentials:
+        """For nodes that join: no client certificate is asked for, so only `join.JoinPort` may use them."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._join_configuration, lambda: self._join_configuration, require_client_authentication=False
+        )
+
 
 def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(identity.key.pem, identity.certificate)], root_certificates=identity.ca)
 
 
+def _join_configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    """The authorities stand in the chain: a joiner knows the hash of one, and has none (`pki.bootstrap`)."""
+    return grpc.ssl_server_certificate_configuration([(identity.key.pem, identity.certificate + identity.ca)])
+
+
 class Server:
-    """Built, started, stopped once. `ports`: what `listen` became."""
+    """Built, started, stopped once. `ports`: what `listen` became; `join_port`: what `join` did.
+
+    `admitter`: the host's side of joins; without one there is no port for them. `removed`: finds nodes that were removed.
+    """
 
     def __init__(
         self,
@@ -96,11 +116,14 @@ class Server:
         clock: Clock,
         metrics: Metrics,
         options: ServerOptions,
+        admitter: Admitter | None = None,
+        removed: FindRemoval = none_removed,
     ) -> None:
         self.certificates = Certificates(identity)
         self.ports: tuple[int, ...] = ()
         self._options = options
-        self._calls = Calls(metrics)
+        self._calls = Calls(metrics, removed)
+        self._join = None if options.join is None or admitter is None else JoinPort(options.join, admitter, self._calls)
         self._budget = ByteBudget(HANDS * options.message_limit)
         self._health = HealthService((key_cache.NAME, admin.NAME, cluster.NAME))
         services = {
@@ -130,6 +153,12 @@ class Server:
                 ) from error
         self.ports = tuple(ports)
         await self._server.start()
+        if self._join is not None:
+            await self._join.start(self.certificates.join_credentials())
+
+    @property
+    def join_port(self) -> int | None:
+        return None if self._join is None else self._join.port
 
     def ready(self, *, serving: bool = True) -> None:
         """What health tells from now on."""
@@ -151,7 +180,10 @@ class Server:
         self._health.set(serving=False)
         await asyncio.sleep(0)  # those who watch health hear of it before their watch ends
         self._calls.stop()
-        await self._server.stop(grace)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._server.stop(grace))
+            if self._join is not None:
+                group.create_task(self._join.stop(grace))
         _log.info("no more calls are taken", ports=self.ports)
 
 
