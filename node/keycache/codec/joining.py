@@ -1,4 +1,4 @@
-"""Records of who may join and of who is gone."""
+"""Records of who may join, of who belongs to the cluster, and of who is gone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from keycache.codec import decode, enum_member, moment, timestamp, wire_enum
 from keycache.domain.errors import InvalidInput
 from keycache.domain.join_token import Joiner, TokenRecord, TokenState
 from keycache.domain.names import NodeId
+from keycache.domain.nodes import ClusterNode
 from keycache.domain.removal import Removal
 from keycache.v1 import record_pb2
 
@@ -64,3 +65,34 @@ def decode_removal(value: bytes) -> Removal:
     """Raises InvalidInput."""
     message = decode(record_pb2.Removal, value)
     return Removal(node=NodeId(message.node_id), at=moment(message.at), actor=message.actor)
+
+
+def encode_node(node: ClusterNode) -> bytes:
+    return record_pb2.ClusterNode(
+        node_id=node.node.text,
+        address=node.address,
+        joined_at=timestamp(node.joined_at),
+        etcd_client_url=node.etcd_client_url,
+        etcd_peer_url=node.etcd_peer_url,
+        leaving=node.leaving,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_node(value: bytes) -> ClusterNode:
+    """Raises InvalidInput."""
+    message = decode(record_pb2.ClusterNode, value)
+    return ClusterNode(
+        node=NodeId(message.node_id),
+        address=message.address,
+        joined_at=moment(message.joined_at),
+        etcd_client_url=message.etcd_client_url,
+        etcd_peer_url=message.etcd_peer_url,
+        leaving=message.leaving,
+    )
+
+
+def node_leaving(value: bytes) -> bytes:
+    """The record again, of a node that leaves. What a later version wrote into it stays there. Raises InvalidInput."""
+    message = decode(record_pb2.ClusterNode, value)
+    message.leaving = True
+    return message.SerializeToString(deterministic=True)

@@ -32,6 +32,8 @@ DELETIONS = "deletions/"
 before, and must not bring the key back."""
 TOKENS = "tokens/"
 """With which nodes may join, by id; the hash of the secret only."""
+NODES = "nodes/"
+"""Nodes that belong to the cluster, whether they run or not (`domain.nodes`)."""
 REMOVED = "removed/"
 """Nodes whose certificate is worth nothing any more."""
 
@@ -61,6 +63,10 @@ def witness_key(node: NodeId) -> str:
 
 def token_key(token_id: str) -> str:
     return TOKENS + token_id
+
+
+def node_key(node: NodeId) -> str:
+    return NODES + node.text
 
 
 def removed_key(node: NodeId) -> str:

@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from keycache.codec import block_from_wire, decode, decode_settings, issuer_from_wire
+from keycache.codec.joining import decode_node, decode_removal
 from keycache.codec.members import decode_member, decode_witness
 from keycache.domain.administration import BlockList, IssuerDecision, IssuerState
 from keycache.domain.errors import InvalidInput, Unavailable
 from keycache.domain.examination import TrustBase
-from keycache.domain.log import ABSENT, BLOCKS, CHAIN, ISSUERS, MEMBERS, SETTINGS, WITNESSES
+from keycache.domain.log import ABSENT, BLOCKS, CHAIN, ISSUERS, MEMBERS, NODES, REMOVED, SETTINGS, WITNESSES
 from keycache.domain.lookup import timeouts_us
 from keycache.domain.membership import Member, Witness
-from keycache.domain.names import Revision
+from keycache.domain.names import NodeId, Revision
+from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import Replica
+from keycache.domain.removal import Removal
 from keycache.domain.settings import Settings
 from keycache.v1 import record_pb2
 
@@ -63,6 +66,8 @@ class View:
         self.chain: dict[str, bytes] = {}
         self.members: dict[str, Said] = {}
         self.witnesses: dict[str, Witness] = {}
+        self.nodes: dict[NodeId, ClusterNode] = {}
+        self.removed: dict[NodeId, Removal] = {}
 
     def require_settings(self) -> Settings:
         """Raises Unavailable where nothing may be assumed."""
@@ -84,6 +89,7 @@ class View:
         self._load_trust()
         self._load_members()
         self._load_witnesses()
+        self._load_nodes()
 
     def touched(self, keys: Iterable[str]) -> None:
         """Documents of these keys changed in the replica."""
@@ -98,6 +104,8 @@ class View:
             self._load_trust()
         if WITNESSES in kinds:
             self._load_witnesses()
+        if kinds & {NODES, REMOVED}:
+            self._load_nodes()
         if MEMBERS in kinds:
             self._load_members()
             self._on_members(frozenset(key for key in keys if key.startswith(MEMBERS)))
@@ -157,3 +165,15 @@ class View:
         for record in self._replica.documents(WITNESSES):
             with contextlib.suppress(InvalidInput):
                 self.witnesses[record.key] = decode_witness(record.value)
+
+    def _load_nodes(self) -> None:
+        """Who belongs to the cluster, and who was removed."""
+        self.nodes, self.removed = {}, {}
+        for record in self._replica.documents(NODES):
+            with contextlib.suppress(InvalidInput):
+                node = decode_node(record.value)
+                self.nodes[node.node] = node
+        for record in self._replica.documents(REMOVED):
+            with contextlib.suppress(InvalidInput):
+                removal = decode_removal(record.value)
+                self.removed[removal.node] = removal

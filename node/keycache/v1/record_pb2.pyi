@@ -449,3 +449,43 @@ class Removal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Removal: _TypeAlias = Removal  # noqa: Y015
+
+@_typing.final
+class ClusterNode(_message.Message):
+    """A node that belongs to the cluster, whether it runs now or not. Under nodes/<node id>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    JOINED_AT_FIELD_NUMBER: _builtins.int
+    ETCD_CLIENT_URL_FIELD_NUMBER: _builtins.int
+    ETCD_PEER_URL_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    address: _builtins.str
+    """Where others reach its gRPC: host:port."""
+    etcd_client_url: _builtins.str
+    """https://host:port of its own etcd; empty where it runs none."""
+    etcd_peer_url: _builtins.str
+    leaving: _builtins.bool
+    """Somebody said that it leaves: its member of etcd is taken out, then this record."""
+    @_builtins.property
+    def joined_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        joined_at: _timestamp_pb2.Timestamp | None = ...,
+        etcd_client_url: _builtins.str = ...,
+        etcd_peer_url: _builtins.str = ...,
+        leaving: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["joined_at", b"joined_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "etcd_client_url", b"etcd_client_url", "etcd_peer_url", b"etcd_peer_url", "joined_at", b"joined_at", "leaving", b"leaving", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterNode: _TypeAlias = ClusterNode  # noqa: Y015
