@@ -1,7 +1,7 @@
 """The nodes that belong to a cluster, whether they run now or not: `nodes/<node id>` in the log.
 
-Written by the founder for itself and by the host of a join for the joiner; taken out when a node leaves or is removed. Membership (a word under
-a lease) tells who lives, this who belongs.
+Written by the founder for itself and by the host of a join for the joiner; taken out when a node leaves or is removed. Membership
+(a word under a lease) tells who lives, this who belongs.
 """
 
 from __future__ import annotations
