@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from keycache.cache.cluster import ClusterDesk
 from keycache.cache.deletions import Deletions
@@ -24,16 +24,20 @@ from keycache.cache.journal import Journal
 from keycache.cache.lookups import Lookups
 from keycache.cache.resolving import Resolving
 from keycache.cache.results import NodeStatus
+from keycache.cache.tokens import Tokens
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
 from keycache.domain.errors import KeycacheError, StoreError
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.membership import Witness
-from keycache.domain.names import NodeId
+from keycache.domain.names import ClusterIdentity, NodeId
+from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import Clock, Counts, EntryLog, Examiner, Outbox, Presence, Replica
+from keycache.domain.purge import Candidate
+from keycache.domain.removal import Removal
 from keycache.domain.restart import RestartReport
-from keycache.domain.settings import Settings
+from keycache.domain.settings import Settings, Timeouts
 from keycache.logs import get_logger
 from keycache.replication.checking import RestartCheck
 from keycache.replication.purger import Purger
@@ -66,7 +70,7 @@ class Ports:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What is fixed while a node runs. `anchors`, `crls`: DER from the configuration. `cluster_name`: of the log it shares, if it does;
-    `address`: where others reach it."""
+    `address`: where others reach it. `founding`: the identity that its log is to get when this node founds it; None: any."""
 
     node_id: NodeId
     version: str
@@ -76,6 +80,7 @@ class NodeFacts:
     purge_interval: timedelta = PURGE_INTERVAL
     reconcile_interval: timedelta = RECONCILE
     cluster_name: str = "keycache"
+    founding: ClusterIdentity | None = None
     address: str = ""
 
 
@@ -109,6 +114,7 @@ class KeyCache:
             clock=ports.clock,
             offload=ports.offload,
             check=check,
+            founding=facts.founding,
             on_listed=lambda revision: _log.info("replica listed anew", revision=revision),
         )
         self.purger = Purger(
@@ -227,6 +233,10 @@ class KeyCache:
             journal=self.journal,
             outbox=ports.outbox,
             offload=ports.offload,
+            founding=facts.founding,
+        )
+        self.tokens = Tokens(
+            log=self.replicator.log, writer=writer, replica=replica, timekeeper=timekeeper, journal=self.journal
         )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
@@ -255,6 +265,24 @@ class KeyCache:
             group.create_task(self._housekeeping(), name="housekeeping")
             group.create_task(self.delivery.run(), name="delivery")
             group.create_task(self.reconciler.run(), name="reconciler")
+
+    def find_removal(self, node: NodeId) -> Removal | None:
+        """Whether that node was removed from the cluster."""
+        return self._view.removed.get(node)
+
+    @property
+    def nodes(self) -> Mapping[NodeId, ClusterNode]:
+        """Those that belong to the cluster, whether they run or not."""
+        return self._view.nodes
+
+    def expired_under(self, timeouts: Timeouts, now: datetime) -> tuple[Candidate, ...]:
+        """What would be expired by those timeouts. Reads the whole replica."""
+        return tuple(self._ports.replica.expired(now=now, timeouts=timeouts))
+
+    @property
+    def settings_in_force(self) -> Settings:
+        """Raises Unavailable."""
+        return self._view.require_settings()
 
     async def check(self) -> RestartReport:
         """What a restart would find now. Changes nothing."""

@@ -22,7 +22,7 @@ _NEEDING_A_PERSON = {PurgeState.HELD_MASS_EXPIRY.value, PurgeState.HELD_CLOCK.va
 
 class ClusterDesk:
     """`own`: this node, and when it started. `address`: where others reach it. `endpoints` of etcd as last looked at, and `advice` on
-    them, are fed from outside."""
+    them, are fed from outside; so is `forming`: what a node on its way into its cluster does or waits for, empty once it is there."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class ClusterDesk:
         self._reconciler = reconciler
         self._purging = purger
         self.address = own.address
+        self.forming = ""
         self.endpoints: tuple[EtcdEndpoint, ...] = ()
         self.advice: tuple[str, ...] = ()
 
@@ -109,6 +110,7 @@ class ClusterDesk:
             members=1 + len(self._roster.others),
             worst_skew=max(offsets, key=abs, default=timedelta()),
             etcd=self.endpoints,
+            forming=self.forming,
         )
 
     def members(self) -> tuple[ListedMember, ...]:
@@ -122,8 +124,8 @@ class ClusterDesk:
 
     def warnings(self) -> tuple[str, ...]:
         """Things an administrator should know, as sentences."""
-        told = []
-        if self._replicator.state is LinkState.REFUSED:
+        told = [self.forming] if self.forming else []
+        if self._replicator.state is LinkState.REFUSED and not self.forming:
             report = self._replicator.report
             told.append("This node does not take its log as it is." if report is None else report.hint)
         told.extend(self.advice)

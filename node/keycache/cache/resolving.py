@@ -122,8 +122,10 @@ class Resolving:
         journal: Journal,
         outbox: Outbox,
         offload: Offload,
+        founding: ClusterIdentity | None = None,
     ) -> None:
-        """`log`: the log itself, which takes writes that the gate of the flows does not let through yet."""
+        """`founding`: the identity of a log that nobody has founded yet; None: any. `log`: the log itself, which takes writes that the
+        gate of the flows does not let through yet."""
         self._log = log
         self._replica = replica
         self._view = view
@@ -134,6 +136,7 @@ class Resolving:
         self._journal = journal
         self._outbox = outbox
         self._offload = offload
+        self._founding = founding
         self._turn = asyncio.Lock()
 
     async def resolve(
@@ -218,7 +221,8 @@ class Resolving:
     async def _found(self, puts: dict[str, bytes], *, instead_of: ClusterIdentity | None) -> ClusterIdentity:
         """A new lifetime of the log. After a log went back in time it gets one, so that every other node notices too, and can bring
         what it has."""
-        identity = ClusterIdentity(secrets.token_hex(16))
+        planned = self._founding if instead_of is None else None
+        identity = planned or ClusterIdentity(secrets.token_hex(16))
         if not isinstance(await self._log.found(identity, puts, instead_of=instead_of), Committed):
             raise Conflict("Somebody else founded the log just now.", hint="Look again, then try again.")
         return identity

@@ -114,7 +114,8 @@ class ClusterStatus:
     """How a node stands to the log it shares. `link`: a `LinkState`; `reason`: why it is not FOLLOWING, and what to do. `log_age`: None
     while it was not heard. `purger`: label of the member whose turn it is, empty while there is none; the other purge fields are its
     own words, or this node's if there is none. `repaired`, `reconciled_at`: what differed from the log when it was last compared in
-    whole. `members` alive, with this node; `worst_skew`: of the clock that is furthest from ours."""
+    whole. `members` alive, with this node; `worst_skew`: of the clock that is furthest from ours. `forming`: what a node on its way into
+    its cluster does or waits for."""
 
     name: str
     link: str
@@ -132,6 +133,7 @@ class ClusterStatus:
     members: int
     worst_skew: timedelta
     etcd: tuple[EtcdEndpoint, ...]
+    forming: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

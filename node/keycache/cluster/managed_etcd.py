@@ -171,7 +171,7 @@ class ManagedEtcd:
         if warning:
             _log.warning(warning)
         for where in (self.spec.client, self.spec.peer):
-            _check_free(self.spec.listening(where))
+            check_free(self.spec.listening(where))
         self._words = LastWords()
         return await EtcdProcess.start(
             self._binary.path, command_line(self.spec), data_dir=self.spec.data_dir, on_line=self._on_line
@@ -209,7 +209,7 @@ def _prepare(data_dir: Path) -> str:
     return warning
 
 
-def _check_free(where: HostPort) -> None:
+def check_free(where: HostPort) -> None:
     """Raises ConfigError if nobody could listen there. Somebody may still come in between: etcd then says so itself."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -132,7 +132,8 @@ class Cluster(_Section):
     """The log that nodes share. `endpoints` of etcd; none: the node works alone. `name`: which of the logs in that etcd. `ca`,
     `certificate`, `key`: for https, what etcd's certificates end in, and what this node shows. `quota`: bytes, as etcd's
     --quota-backend-bytes, where etcd does not tell it (before 3.6); 0: etcd's default. `address`: where others reach this node's
-    gRPC; None: `listen.grpc`.
+    gRPC; None: `listen.grpc`. `etcd_client`, `etcd_peer`: where others reach the etcd that this node runs for a cluster of its own; None:
+    the host of `address`, ports 7650 and 7651.
     """
 
     name: Annotated[str, AfterValidator(values.cluster_name), Field(description="1 to 64 of a-z, 0-9 and -")] = "keycache"
@@ -144,6 +145,8 @@ class Cluster(_Section):
     key: Annotated[_ExistingFile | None, Field(description="an existing file")] = None
     quota: Annotated[int, tolerant(values.size), Field(ge=16 * 2**20, le=QUOTA_MAX, description="16 MiB to 100 GiB")] = 0
     address: Annotated[Endpoint | None, tolerant(values.reachable), Field(description="host:port")] = None
+    etcd_client: Annotated[Endpoint | None, tolerant(values.reachable), Field(description="host:port")] = None
+    etcd_peer: Annotated[Endpoint | None, tolerant(values.reachable), Field(description="host:port")] = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Cluster:

@@ -68,9 +68,11 @@ class Replicator:
         clock: Clock,
         offload: Offload,
         check: RestartCheck,
+        founding: ClusterIdentity | None = None,
         on_listed: Callable[[Revision], None] = lambda _revision: None,
     ) -> None:
-        """`on_listed` is told of each listing that made the replica anew."""
+        """`founding`: the identity of a log that this node founds; None: any. `on_listed` is told of each listing that made the replica
+        anew."""
         self._log = log
         self._on_listed = on_listed
         self._replica = replica
@@ -78,6 +80,7 @@ class Replicator:
         self._clock = clock
         self._offload = offload
         self._check = check
+        self._founding = founding
         self._applied: Revision = ABSENT
         self._moved = asyncio.Condition()
         self._readers: set[Reader] = set()
@@ -218,7 +221,7 @@ class Replicator:
         later by itself."""
         known = self._replica.document(SETTINGS)
         settings = encode_settings(Settings()) if known is None else known.value
-        await self._log.found(ClusterIdentity(secrets.token_hex(16)), {SETTINGS: settings})
+        await self._log.found(self._founding or ClusterIdentity(secrets.token_hex(16)), {SETTINGS: settings})
 
     async def _go_on(self, survey: Survey, *, listing: bool) -> None:
         assert survey.identity is not None

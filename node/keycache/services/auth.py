@@ -70,7 +70,10 @@ ALLOWED: Mapping[str, frozenset[Role | None]] = {
             "IssueClient",
         )
     },
-    **{_CLUSTER + rpc: _ADMINS for rpc in ("ListMembers", "Check", "Resolve")},
+    **{
+        _CLUSTER + rpc: _ADMINS
+        for rpc in ("ListMembers", "Check", "Resolve", "Create", "JoinCluster", "CreateToken", "ListTokens", "RevokeToken")
+    },
     **{_JOIN + rpc: _JOINERS for rpc in ("Ping", "Join")},
     _HEALTH + "Check": ANYBODY,
     _HEALTH + "List": ANYBODY,

@@ -1,4 +1,4 @@
-"""The service `Cluster`: the nodes that share a log, and the way on for one that refused it."""
+"""The service `Cluster`: the nodes that share a log, the way on for one that refused it, and how there come to be more of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 import grpc
 
 from keycache.cache import KeyCache
+from keycache.codec import timestamp
+from keycache.domain.errors import Refused
+from keycache.domain.forming import Begun, Forming
+from keycache.domain.join_token import TTL_DEFAULT, TokenRecord
 from keycache.services import convert
 from keycache.services.auth import Caller
 from keycache.services.calls import Calls
@@ -16,14 +20,21 @@ NAME = pb.DESCRIPTOR.services_by_name["Cluster"].full_name
 
 
 class ClusterService:
-    def __init__(self, cache: KeyCache) -> None:
+    def __init__(self, cache: KeyCache, forming: Forming | None) -> None:
+        """`forming` None: this node neither makes nor enters clusters."""
         self._cache = cache
+        self._forming = forming
 
     def handlers(self, calls: Calls) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         return {
             "ListMembers": calls.unary(f"/{NAME}/ListMembers", pb.ListMembersRequest, self.list_members),
             "Check": calls.unary(f"/{NAME}/Check", pb.CheckRequest, self.check),
             "Resolve": calls.unary(f"/{NAME}/Resolve", pb.ResolveRequest, self.resolve),
+            "Create": calls.unary(f"/{NAME}/Create", pb.CreateRequest, self.create),
+            "JoinCluster": calls.unary(f"/{NAME}/JoinCluster", pb.JoinClusterRequest, self.join_cluster),
+            "CreateToken": calls.unary(f"/{NAME}/CreateToken", pb.CreateTokenRequest, self.create_token),
+            "ListTokens": calls.unary(f"/{NAME}/ListTokens", pb.ListTokensRequest, self.list_tokens),
+            "RevokeToken": calls.unary(f"/{NAME}/RevokeToken", pb.RevokeTokenRequest, self.revoke_token),
         }
 
     async def list_members(self, _request: pb.ListMembersRequest, _caller: Caller) -> pb.ListMembersResponse:
@@ -39,3 +50,42 @@ class ClusterService:
         way, waiting = convert.way(request.way), self._cache.cluster.waiting
         resolved = await self._cache.resolving.resolve(way, caller.name, dry_run=request.dry_run)
         return convert.resolve_response(resolved, outbox=waiting)
+
+    async def create(self, request: pb.CreateRequest, _caller: Caller) -> pb.FormingResponse:
+        return _begun(await self._desk().create(request.name, dry_run=request.dry_run, skip=frozenset(request.skip_checks)))
+
+    async def join_cluster(self, request: pb.JoinClusterRequest, _caller: Caller) -> pb.FormingResponse:
+        skip = frozenset(request.skip_checks)
+        return _begun(await self._desk().join(request.token, dry_run=request.dry_run, skip=skip, discard=request.discard_local))
+
+    async def create_token(self, request: pb.CreateTokenRequest, caller: Caller) -> pb.CreateTokenResponse:
+        ttl = request.ttl.ToTimedelta() if request.HasField("ttl") else TTL_DEFAULT
+        made = await self._desk().make_token(ttl, caller.name)
+        return pb.CreateTokenResponse(token=made.text, listed=_listed(made.record))
+
+    async def list_tokens(self, _request: pb.ListTokensRequest, _caller: Caller) -> pb.ListTokensResponse:
+        return pb.ListTokensResponse(tokens=[_listed(record) for record in self._cache.tokens.known()])
+
+    async def revoke_token(self, request: pb.RevokeTokenRequest, caller: Caller) -> pb.RevokeTokenResponse:
+        await self._cache.tokens.revoke(request.id, caller.name)
+        return pb.RevokeTokenResponse()
+
+    def _desk(self) -> Forming:
+        if self._forming is None:
+            raise Refused("This node neither makes nor enters clusters.")
+        return self._forming
+
+
+def _begun(begun: Begun) -> pb.FormingResponse:
+    checks = [pb.FormingCheck(name=one.name, passed=one.passed, detail=one.detail) for one in begun.checks]
+    return pb.FormingResponse(cluster=begun.cluster, checks=checks, entries=begun.entries)
+
+
+def _listed(record: TokenRecord) -> pb.ListedToken:
+    return pb.ListedToken(
+        id=record.id,
+        created_at=timestamp(record.created_at),
+        created_by=record.created_by,
+        expires_at=timestamp(record.expires_at),
+        used_by="" if record.used_by is None else record.used_by.node.text,
+    )

@@ -265,6 +265,7 @@ def _cluster(cluster: ClusterStatus) -> admin_pb2.ClusterStatus:
         repaired=cluster.repaired,
         reconciled_at=timestamp(cluster.reconciled_at),
         etcd=[_endpoint(endpoint) for endpoint in cluster.etcd],
+        forming=cluster.forming,
     )
 
 

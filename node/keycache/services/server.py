@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from keycache.cache import KeyCache
 from keycache.domain.errors import ConfigError
+from keycache.domain.forming import Forming
 from keycache.domain.joining import Admitter
 from keycache.domain.ports import Clock
 from keycache.domain.removal import FindRemoval, none_removed
@@ -104,7 +105,8 @@ def _join_configuration(identity: Identity) -> grpc.ServerCertificateConfigurati
 class Server:
     """Built, started, stopped once. `ports`: what `listen` became; `join_port`: what `join` did.
 
-    `admitter`: the host's side of joins; without one there is no port for them. `removed`: finds nodes that were removed.
+    `admitter`: the host's side of joins; without one there is no port for them. `forming`: how this node makes and enters
+    clusters. `removed`: finds nodes that were removed.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Server:
         metrics: Metrics,
         options: ServerOptions,
         admitter: Admitter | None = None,
+        forming: Forming | None = None,
         removed: FindRemoval = none_removed,
     ) -> None:
         self.certificates = Certificates(identity)
@@ -129,7 +132,7 @@ class Server:
         services = {
             key_cache.NAME: KeyCacheService(cache, self._budget).handlers(self._calls),
             admin.NAME: AdminService(cache, signer, clock).handlers(self._calls),
-            cluster.NAME: ClusterService(cache).handlers(self._calls),
+            cluster.NAME: ClusterService(cache, forming).handlers(self._calls),
             health.NAME: self._health.handlers(self._calls),
         }
         self._server = grpc.aio.server(options=_channel_options(options), maximum_concurrent_rpcs=options.max_calls)

@@ -49,6 +49,31 @@ class ClusterStub:
                 request_serializer=keycache_dot_v1_dot_cluster__pb2.ResolveRequest.SerializeToString,
                 response_deserializer=keycache_dot_v1_dot_cluster__pb2.ResolveResponse.FromString,
                 _registered_method=True)
+        self.Create = channel.unary_unary(
+                '/keycache.v1.Cluster/Create',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.CreateRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+                _registered_method=True)
+        self.JoinCluster = channel.unary_unary(
+                '/keycache.v1.Cluster/JoinCluster',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.JoinClusterRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+                _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/keycache.v1.Cluster/CreateToken',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/keycache.v1.Cluster/ListTokens',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/keycache.v1.Cluster/RevokeToken',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -74,6 +99,39 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Create(self, request, context):
+        """This node, which works alone, becomes the first of a cluster. Answered once that is written down; the node then goes over, for which
+        its connections end for a moment, and GetStatus tells how far it is (`cluster.forming`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JoinCluster(self, request, context):
+        """As Create, into the cluster that made the token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +149,31 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.Resolve,
                     request_deserializer=keycache_dot_v1_dot_cluster__pb2.ResolveRequest.FromString,
                     response_serializer=keycache_dot_v1_dot_cluster__pb2.ResolveResponse.SerializeToString,
+            ),
+            'Create': grpc.unary_unary_rpc_method_handler(
+                    servicer.Create,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.CreateRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.SerializeToString,
+            ),
+            'JoinCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinCluster,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.JoinClusterRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.SerializeToString,
+            ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.CreateTokenRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.ListTokensRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +257,141 @@ class Cluster:
             '/keycache.v1.Cluster/Resolve',
             keycache_dot_v1_dot_cluster__pb2.ResolveRequest.SerializeToString,
             keycache_dot_v1_dot_cluster__pb2.ResolveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Create(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/Create',
+            keycache_dot_v1_dot_cluster__pb2.CreateRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/JoinCluster',
+            keycache_dot_v1_dot_cluster__pb2.JoinClusterRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/CreateToken',
+            keycache_dot_v1_dot_cluster__pb2.CreateTokenRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/ListTokens',
+            keycache_dot_v1_dot_cluster__pb2.ListTokensRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/RevokeToken',
+            keycache_dot_v1_dot_cluster__pb2.RevokeTokenRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.RevokeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,15 @@ class ClusterStub:
     """What a restart of this node would keep, expire and hold, and whether it may go on with the log."""
     Resolve: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ResolveRequest, _cluster_pb2.ResolveResponse]
     """A node that refused its log goes on: an administrator says how."""
+    Create: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.CreateRequest, _cluster_pb2.FormingResponse]
+    """This node, which works alone, becomes the first of a cluster. Answered once that is written down; the node then goes over, for which
+    its connections end for a moment, and GetStatus tells how far it is (`cluster.forming`).
+    """
+    JoinCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.JoinClusterRequest, _cluster_pb2.FormingResponse]
+    """As Create, into the cluster that made the token."""
+    CreateToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RevokeTokenRequest, _cluster_pb2.RevokeTokenResponse]
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -45,6 +54,15 @@ class ClusterAsyncStub(ClusterStub):
     """What a restart of this node would keep, expire and hold, and whether it may go on with the log."""
     Resolve: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ResolveRequest, _cluster_pb2.ResolveResponse]  # type: ignore[assignment]
     """A node that refused its log goes on: an administrator says how."""
+    Create: _aio.UnaryUnaryMultiCallable[_cluster_pb2.CreateRequest, _cluster_pb2.FormingResponse]  # type: ignore[assignment]
+    """This node, which works alone, becomes the first of a cluster. Answered once that is written down; the node then goes over, for which
+    its connections end for a moment, and GetStatus tells how far it is (`cluster.forming`).
+    """
+    JoinCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.JoinClusterRequest, _cluster_pb2.FormingResponse]  # type: ignore[assignment]
+    """As Create, into the cluster that made the token."""
+    CreateToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    ListTokens: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]  # type: ignore[assignment]
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RevokeTokenRequest, _cluster_pb2.RevokeTokenResponse]  # type: ignore[assignment]
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -69,5 +87,44 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ResolveResponse, _abc.Awaitable[_cluster_pb2.ResolveResponse]]:
         """A node that refused its log goes on: an administrator says how."""
+
+    @_abc_1.abstractmethod
+    def Create(
+        self,
+        request: _cluster_pb2.CreateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.FormingResponse, _abc.Awaitable[_cluster_pb2.FormingResponse]]:
+        """This node, which works alone, becomes the first of a cluster. Answered once that is written down; the node then goes over, for which
+        its connections end for a moment, and GetStatus tells how far it is (`cluster.forming`).
+        """
+
+    @_abc_1.abstractmethod
+    def JoinCluster(
+        self,
+        request: _cluster_pb2.JoinClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.FormingResponse, _abc.Awaitable[_cluster_pb2.FormingResponse]]:
+        """As Create, into the cluster that made the token."""
+
+    @_abc_1.abstractmethod
+    def CreateToken(
+        self,
+        request: _cluster_pb2.CreateTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.CreateTokenResponse, _abc.Awaitable[_cluster_pb2.CreateTokenResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _cluster_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ListTokensResponse, _abc.Awaitable[_cluster_pb2.ListTokensResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _cluster_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.RevokeTokenResponse, _abc.Awaitable[_cluster_pb2.RevokeTokenResponse]]: ...
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

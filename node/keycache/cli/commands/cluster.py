@@ -1,4 +1,5 @@
-"""`cluster members|check|resolve`: the nodes that share a log, and the way on for one that refused it."""
+"""`cluster create|token|join|members|check|resolve`: how nodes come to share a log, how they stand to it, and the way on for one that
+refused it."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import typer
 
 from keycache.cli import failure, screen
 from keycache.cli.call import Call, command, new_group
+from keycache.cli.commands import forming
 from keycache.cli.session import talk
 from keycache.domain.errors import InvalidInput
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     group = new_group("The nodes that share a log.")
     app.add_typer(group, name="cluster")
+    forming.register(group)
 
     @command(group, "members", example="keycache cluster members")
     def members(call: Call) -> None:

@@ -1,0 +1,202 @@
+"""`cluster create|token|join`: a node that works alone begins a cluster, lets others in, or enters one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keycache.cli import screen
+from keycache.cli.call import Call, command
+from keycache.cli.session import talk
+from keycache.domain.errors import InvalidInput, KeycacheError, Refused, Unavailable
+from keycache.domain.join_token import TTL_DEFAULT
+from keycache.domain.spans import format_span, parse_span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keycache.client import Connection
+    from keycache.v1.admin_pb2 import Status
+    from keycache.v1.cluster_pb2 import FormingResponse
+
+WAIT_SECONDS = 900.0
+"""A million entries are brought in some minutes. What is not done then goes on by itself."""
+_LOOK_SECONDS = 0.5
+
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Make all checks, change nothing.")]
+_Skip = Annotated[list[str] | None, typer.Option("--skip-check", help="A check that may fail, by its name.", metavar="NAME")]
+
+
+def register(group: typer.Typer) -> None:
+    @command(group, "create", example="keycache cluster create --name mail")
+    def create(
+        call: Call,
+        *,
+        name: Annotated[str, typer.Option("--name", help="Of the cluster: 1 to 64 of a-z, 0-9 and -.")],
+        dry_run: _DryRun = False,
+        skip_check: _Skip = None,
+    ) -> None:
+        """Make this node, which works alone, the first of a cluster, with every entry and under the timeouts in force here.
+
+        Run again after an interruption it goes on. The node's connections end for a moment.
+        """
+        from keycache.v1.cluster_pb2 import CreateRequest
+
+        request = CreateRequest(name=name, dry_run=dry_run, skip_checks=skip_check or ())
+        _form(call, lambda node: node.call(node.cluster.Create, request), dry_run=dry_run)
+
+    @command(group, "join", example="keycache cluster join --token kc1/...")
+    def join(
+        call: Call,
+        *,
+        token: Annotated[str, typer.Option("--token", help="As 'keycache cluster token' printed it on a node of the cluster.")],
+        dry_run: _DryRun = False,
+        skip_check: _Skip = None,
+        discard_local: Annotated[
+            bool, typer.Option("--discard-local", help="Forget this node's own entries instead of bringing them along.")
+        ] = False,
+    ) -> None:
+        """Make this node one of a cluster. Its own entries come along, with their time stamps; the cluster's timeouts count."""
+        from keycache.v1.cluster_pb2 import JoinClusterRequest
+
+        request = JoinClusterRequest(token=token, dry_run=dry_run, skip_checks=skip_check or (), discard_local=discard_local)
+        if discard_local and not dry_run:
+            entries = talk(call, _status).entries
+            screen.confirm(f"FORGET {entries.live + entries.held} entries of this node, for good?", yes=call.yes)
+        _form(call, lambda node: node.call(node.cluster.JoinCluster, request, timeout=None), dry_run=dry_run)
+
+    @command(group, "token", example="keycache cluster token --ttl 30m")
+    def token(
+        call: Call,
+        *,
+        ttl: Annotated[str, typer.Option("--ttl", help="How long it is good for, as 30m or 2h.")] = format_span(TTL_DEFAULT),
+        show: Annotated[
+            bool, typer.Option("--list", help="Show those that were made; none of them can be shown again.")
+        ] = False,
+        revoke: Annotated[str, typer.Option("--revoke", help="Withdraw the token of this id.", metavar="ID")] = "",
+    ) -> None:
+        """A token with which one node may join the cluster, once. Print it, list those that were made, or withdraw one."""
+        if show and revoke:
+            raise InvalidInput("It must be clear what to do.", hint="Say either --list or --revoke.")
+        if revoke:
+            _revoke(call, revoke)
+        elif show:
+            _list(call)
+        else:
+            _make(call, ttl)
+
+
+def _make(call: Call, ttl: str) -> None:
+    from keycache import codec
+    from keycache.v1.cluster_pb2 import CreateTokenRequest
+
+    request = CreateTokenRequest(ttl=codec.duration(parse_span(ttl)))
+    answer = talk(call, lambda node: node.call(node.cluster.CreateToken, request))
+    until = answer.listed.expires_at.ToDatetime()
+    if call.json:
+        screen.show_json({"token": answer.token, "id": answer.listed.id, "expires_at": f"{until:%Y-%m-%dT%H:%M:%SZ}"})
+        return
+    screen.say(answer.token)
+    screen.note(f"Good once, until {until:%Y-%m-%d %H:%M} UTC. On the new node: keycache cluster join --token ...")
+
+
+def _list(call: Call) -> None:
+    from keycache.v1.cluster_pb2 import ListTokensRequest
+
+    answer = talk(call, lambda node: node.call(node.cluster.ListTokens, ListTokensRequest()))
+    tokens = [
+        {
+            "id": one.id,
+            "created_by": one.created_by,
+            "expires_at": f"{one.expires_at.ToDatetime():%Y-%m-%dT%H:%M:%SZ}",
+            "used_by": one.used_by,
+        }
+        for one in answer.tokens
+    ]
+    if call.json:
+        screen.show_json({"tokens": tokens})
+        return
+    for one in tokens:
+        used = f"used by {one['used_by']}" if one["used_by"] else "not used"
+        screen.say(f"{one['id']}  until {one['expires_at']}  by {one['created_by']}, {used}")
+    if not tokens:
+        screen.say("There are no tokens.")
+
+
+def _revoke(call: Call, token_id: str) -> None:
+    from keycache.v1.cluster_pb2 import RevokeTokenRequest
+
+    talk(call, lambda node: node.call(node.cluster.RevokeToken, RevokeTokenRequest(id=token_id)))
+    if call.json:
+        screen.show_json({"revoked": token_id})
+    else:
+        screen.say(f"Token {token_id} lets nobody in any more.")
+
+
+def _form(call: Call, ask: Callable[[Connection], object], *, dry_run: bool) -> None:
+    before = talk(call, _status)
+    answer: FormingResponse = talk(call, ask)  # type: ignore[arg-type]
+    if not call.json:
+        for check in answer.checks:
+            screen.say(f"{'passed' if check.passed else 'FAILED':7} {check.name}: {check.detail}")
+    if dry_run:
+        if call.json:
+            screen.show_json(_document(answer, None))
+        else:
+            screen.say(f"Nothing was changed. {answer.entries} entries would come along.")
+        return
+    after = _arrived(call)
+    if call.json:
+        screen.show_json(_document(answer, after))
+        return
+    entries = after.entries.live + after.entries.held
+    same = " The digest is the same as before." if after.digest == before.digest else ""
+    screen.say(
+        f"This node is in cluster {after.cluster.name}: {entries} unexpired entries here, {answer.entries} brought.{same}",
+        f"Revision {after.applied_revision}, digest {after.digest}.",
+    )
+
+
+def _document(answer: FormingResponse, after: Status | None) -> dict[str, object]:
+    document: dict[str, object] = {
+        "checks": [{"name": one.name, "passed": one.passed, "detail": one.detail} for one in answer.checks],
+        "brought": answer.entries,
+    }
+    if after is not None:
+        document |= {
+            "cluster": after.cluster.name,
+            "entries": after.entries.live + after.entries.held,
+            "revision": after.applied_revision,
+            "digest": after.digest,
+        }
+    return document
+
+
+async def _status(node: Connection) -> Status:
+    from keycache.v1.admin_pb2 import GetStatusRequest
+
+    return await node.call(node.admin.GetStatus, GetStatusRequest())
+
+
+def _arrived(call: Call) -> Status:
+    """The status once the node is in its cluster; what it waits for is told meanwhile. Raises Unavailable when that takes too long."""
+    end = time.monotonic() + WAIT_SECONDS
+    told = ""
+    while time.monotonic() < end:
+        try:
+            status = talk(call, _status)
+        except Refused:
+            raise
+        except KeycacheError as error:  # it goes over just now
+            waits = error.text
+        else:
+            if status.mode == "cluster" and not status.cluster.forming and status.cluster.link == "FOLLOWING":
+                return status
+            waits = status.cluster.forming
+        if waits != told and not call.json and "It waits" in waits:
+            screen.note(waits)
+        told = waits
+        time.sleep(_LOOK_SECONDS)
+    raise Unavailable(f"The node is not in its cluster yet. {told}", hint="It goes on by itself: see 'keycache status'.")

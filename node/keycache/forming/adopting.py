@@ -1,0 +1,67 @@
+"""The way of a node into its cluster's log, from whatever point it was cut off at.
+
+The replica was filled from another log and holds entries, so the restart check REFUSES this one: nothing is taken, lookups are answered,
+and what mail brings waits in the outbox. The administrator's word that is needed then (`cluster create`, `cluster join`) stands in the
+standing: MERGE, or DISCARD. So there is one way in which entries ever get into a log that they were not in (`cache.resolving`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from keycache.cache import KeyCache
+from keycache.codec.joining import encode_node
+from keycache.domain.errors import KeycacheError
+from keycache.domain.log import ABSENT, Transaction, node_key
+from keycache.domain.nodes import ClusterNode
+from keycache.domain.ports import Clock
+from keycache.domain.restart import Way
+from keycache.domain.standing import Phase, Standing
+from keycache.logs import get_logger
+from keycache.replication.link import LinkState
+
+_log = get_logger(__name__)
+
+LOOK_SECONDS, AGAIN_SECONDS = 0.1, 5.0
+
+
+async def adopt(
+    standing: Standing, *, cache: KeyCache, clock: Clock, own: ClusterNode, write: Callable[[Standing], None]
+) -> None:
+    """Until the node is a MEMBER. Survives everything that may pass; `cache.cluster.forming` tells what it waits for."""
+    if standing.phase is Phase.MEMBER:
+        return
+    doing = f"This node is becoming a part of cluster {standing.cluster}."
+    cache.cluster.forming = doing
+    actor = "cluster create" if standing.founded else "cluster join"
+    while True:
+        try:
+            if await _arrived(standing, cache, actor):
+                await cache.replicator.log.commit(
+                    Transaction(compare={node_key(own.node): ABSENT}, puts={node_key(own.node): encode_node(own)})
+                )
+                write(replace(standing, phase=Phase.MEMBER))
+                break
+        except KeycacheError as error:
+            cache.cluster.forming = f"{doing} It waits: {error}"
+            _log.warning("not yet in the cluster", cluster=standing.cluster, problem=str(error))
+            await clock.sleep(AGAIN_SECONDS)
+        await clock.sleep(LOOK_SECONDS)
+    cache.cluster.forming = ""
+    _log.info("in the cluster", cluster=standing.cluster, identity=standing.identity.text)
+
+
+async def _arrived(standing: Standing, cache: KeyCache, actor: str) -> bool:
+    """Whether this node follows its cluster's log. Raises KeycacheError: nothing is lost, try again."""
+    replicator = cache.replicator
+    if replicator.state is LinkState.FOLLOWING:
+        return True
+    report = replicator.report
+    if replicator.state is LinkState.REFUSED and report is not None and report.log_identity in {None, standing.identity}:
+        await cache.resolving.resolve(Way.DISCARD if standing.discard else Way.MERGE, actor)
+        return True
+    with contextlib.suppress(KeycacheError):
+        cache.cluster.forming = f"This node is becoming a part of cluster {standing.cluster}. {replicator.reason}".strip()
+    return False

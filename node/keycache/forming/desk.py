@@ -1,0 +1,251 @@
+"""What an administrator asks of a node: begin a cluster, enter one, let others in.
+
+Each looks first, with named checks, and changes nothing if one fails. What it then changes is one file (`cluster.standing`); the node
+goes over to what that says by building its inside anew, and `adopting` does the rest, now or after any crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from keycache.cache import KeyCache
+from keycache.client.joining import JoinConnection, join_connection
+from keycache.cluster.etcd_binary import find_etcd
+from keycache.cluster.managed_etcd import START_BYTES
+from keycache.cluster.own_etcd import DIRECTORY, check_places, host_port
+from keycache.cluster.standing import StandingFile
+from keycache.domain.errors import ConfigError, KeycacheError, Refused
+from keycache.domain.forming import Begun, Forming, MadeToken, require
+from keycache.domain.join_token import HostPort, JoinToken
+from keycache.domain.joining import Admission, Applicant, Application, Check, DryRun
+from keycache.domain.names import ClusterIdentity, NodeId
+from keycache.domain.ports import Clock
+from keycache.domain.retention import expires_at, lasting
+from keycache.domain.standing import Phase, Standing
+from keycache.etcd.keys import KeySpace
+from keycache.pki import NodePki
+from keycache.pki.bootstrap import find_host
+from keycache.pki.identity import PrivateKey
+from keycache.pki.joining import abandon_join, accept_admission, prepare_join
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a node is. `names`: for its certificate. `etcd_client`, `etcd_peer`: host:port for an etcd of its own. `configured`: its
+    configuration names an etcd. `join`: host:port of its port for joins; None: it has none."""
+
+    data_dir: Path
+    node: NodeId
+    version: str
+    names: tuple[str, ...]
+    grpc: HostPort
+    etcd_client: str
+    etcd_peer: str
+    configured: bool
+    join: HostPort | None
+
+
+class FormingDesk(Forming):
+    def __init__(
+        self,
+        *,
+        place: Callable[[], Place],
+        standing: StandingFile,
+        cache: KeyCache,
+        pki: NodePki,
+        clock: Clock,
+        turn: Callable[[], None],
+    ) -> None:
+        """`place`: known once the ports are open. `turn`: called when the node is to go over to what its standing says now."""
+        self._place = place
+        self._standing = standing
+        self._cache = cache
+        self._pki = pki
+        self._clock = clock
+        self._turn = turn
+        self._alone = asyncio.Lock()
+
+    async def create(self, name: str, *, dry_run: bool, skip: frozenset[str]) -> Begun:
+        """As the port."""
+        place, standing = self._place(), self._standing.now
+        async with self._alone:
+            if standing is not None and standing.phase is Phase.ADOPTING and standing.founded and standing.cluster == name:
+                return await self._begun(name, ())  # begun before, and going on
+            self._refuse_member(place)
+            KeySpace(name)
+            client, peer = host_port(place.etcd_client), host_port(place.etcd_peer)
+            checks = (
+                await _checked("etcd", _etcd_version()),
+                await _checked("ports", _passes(lambda: check_places(client, peer), f"{client} and {peer} are free.")),
+                await _checked("disk", _passes(lambda: _room(place.data_dir), "There is room for etcd.")),
+                await _checked("settings", _passes(lambda: self._cache.settings_in_force, "The settings in force are known.")),
+            )
+            require(checks, skip)
+            begun = await self._begun(name, checks)
+            if not dry_run:
+                await asyncio.to_thread(_put_away, place.data_dir / DIRECTORY)
+                identity = ClusterIdentity(secrets.token_hex(16))
+                self._go(
+                    Standing(
+                        cluster=name,
+                        identity=identity,
+                        phase=Phase.ADOPTING,
+                        endpoints=(client.url,),
+                        etcd_client=place.etcd_client,
+                        etcd_peer=place.etcd_peer,
+                        founded=True,
+                    ),
+                )
+            return begun
+
+    async def join(self, token: str, *, dry_run: bool, skip: frozenset[str], discard: bool) -> Begun:
+        """As the port."""
+        parsed, place, standing = JoinToken.parse(token), self._place(), self._standing.now
+        async with self._alone:
+            if standing is not None and standing.phase is Phase.ADOPTING and standing.authority == parsed.authority.hex():
+                return await self._begun(standing.cluster, ())  # begun before, and going on
+            self._refuse_member(place)
+            host = await find_host(parsed, now=self._clock.now())
+            pki = place.data_dir / "pki"
+            request = prepare_join(pki, place.node)
+            begun = await self._begun("", ())
+
+            def application(*, dry: bool) -> Application:
+                applicant = Applicant(
+                    node=place.node,
+                    version=place.version,
+                    names=place.names,
+                    grpc=place.grpc,
+                    etcd_client=None,
+                    etcd_peer=None,
+                    clock=self._clock.now(),
+                    entries=begun.entries,
+                )
+                return Application(token_id=parsed.id, secret=parsed.secret, csr=request.csr, applicant=applicant, dry_run=dry)
+
+            try:
+                async with join_connection(host.endpoint, host.ca) as connection:
+                    report = await _last(connection, application(dry=True), DryRun)
+                    require(report.checks, skip)
+                    if dry_run:
+                        return Begun(cluster="", checks=report.checks, entries=begun.entries)
+                    admission = await _last(connection, application(dry=False), Admission)
+                if not discard:
+                    await self._refuse_to_expire(admission)
+                accept_admission(
+                    pki,
+                    node=place.node,
+                    certificate=admission.certificate,
+                    ca=admission.ca,
+                    ca_key=PrivateKey(admission.ca_key.reveal()),
+                    authority=parsed.authority,
+                    now=self._clock.now(),
+                )
+            except BaseException:
+                abandon_join(pki)
+                raise
+            self._go(
+                Standing(
+                    cluster=admission.cluster,
+                    identity=admission.identity,
+                    phase=Phase.ADOPTING,
+                    endpoints=tuple(url for member in admission.etcd_members for url in member.client_urls),
+                    authority=parsed.authority.hex(),
+                    discard=discard,
+                ),
+            )
+            return Begun(cluster=admission.cluster, checks=report.checks, entries=begun.entries)
+
+    async def make_token(self, ttl: timedelta, actor: str) -> MadeToken:
+        """As the port."""
+        place = self._place()
+        if self._standing.now is None or self._standing.now.phase is not Phase.MEMBER:
+            raise Refused(
+                "This node belongs to no cluster that others could join.",
+                hint="Begin one with 'keycache cluster create --name NAME'; if it was begun, wait until it is done.",
+            )
+        if place.join is None:
+            raise Refused(
+                'Nodes cannot join here: listen.join is "off".', hint="Set it to an address that they reach, and restart."
+            )
+        token, record = await self._cache.tokens.make(
+            endpoints=(place.join,), authority=bytes.fromhex(self._pki.authority.id), ttl=ttl, actor=actor
+        )
+        return MadeToken(text=token.reveal(), record=record)
+
+    def _refuse_member(self, place: Place) -> None:
+        if self._standing.now is not None:
+            raise Refused(
+                f"This node belongs to cluster {self._standing.now.cluster} already.", hint="See 'keycache cluster members'."
+            )
+        if place.configured:
+            raise Refused(
+                "This node's configuration names an etcd (cluster.endpoints), so it is in a cluster by that.",
+                hint="To begin one with an etcd of its own, take cluster.endpoints out and restart the node.",
+            )
+
+    async def _begun(self, name: str, checks: tuple[Check, ...]) -> Begun:
+        status = await self._cache.status()
+        return Begun(cluster=name, checks=checks, entries=status.entries.live + status.entries.held)
+
+    async def _refuse_to_expire(self, admission: Admission) -> None:
+        """BEFORE anything is taken: entries that live by this node's timeouts and would not by the cluster's. Raises Refused."""
+        theirs, ours, now = admission.settings.timeouts, self._cache.settings_in_force.timeouts, self._clock.now()
+        expired = await asyncio.to_thread(lambda: self._cache.expired_under(theirs, now))
+        lost = sum(expires_at(lasting(one.sightings, ours), ours) > now for one in expired)
+        if lost:
+            raise Refused(
+                f"{lost} keys of this node are unexpired by its own timeouts, and would be expired by those of the cluster.",
+                hint="Raise the cluster's timeouts first ('keycache settings set' there) and get a new token, or say --discard-local.",
+            )
+
+    def _go(self, standing: Standing) -> None:
+        """ORDER: written BEFORE anything else happens; what follows can be begun anew from it at any time."""
+        self._standing.write(standing)
+        self._turn()
+
+
+async def _last(connection: JoinConnection, application: Application, kind: type[DryRun | Admission]):  # type: ignore[no-untyped-def]
+    """The answer of that kind, which ends the stream. Raises KeycacheError."""
+    async for progress in connection.join(application):
+        if isinstance(progress, kind):
+            return progress
+    raise Refused("The host broke off the join.", hint="See its log, then try again with the same token.")
+
+
+async def _checked(name: str, check: Awaitable[str]) -> Check:
+    try:
+        return Check(name=name, passed=True, detail=await check)
+    except KeycacheError as error:
+        return Check(name=name, passed=False, detail=str(error))
+
+
+async def _etcd_version() -> str:
+    found = await find_etcd()
+    return f"{found.path} is etcd {'.'.join(map(str, found.version))}."
+
+
+async def _passes(check: Callable[[], object], detail: str) -> str:
+    check()
+    return detail
+
+
+def _room(data_dir: Path) -> None:
+    free = shutil.disk_usage(data_dir).free
+    if free < START_BYTES:
+        raise ConfigError(
+            f"Only {free // 2**20} MB are free on the disk of {data_dir}; etcd needs {START_BYTES // 2**20} MB to start.",
+            hint="Free some space there.",
+        )
+
+
+def _put_away(directory: Path) -> None:
+    """An etcd that no standing speaks of belongs to nothing of now; it is not removed all the same."""
+    if directory.exists():
+        directory.rename(directory.with_name(f"{DIRECTORY}.before-{secrets.token_hex(4)}"))

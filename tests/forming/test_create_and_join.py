@@ -1,0 +1,150 @@
+"""A cluster made of real nodes by the real commands, with an etcd of its own: nothing is flushed, time stamps are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from keycache.domain.entry import Origin
+from support.command import spawn
+from support.etcd import free_port
+from support.scenario import Running, all_gone, children, eventually, present, running
+from support.scenario_people import Person, people
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def places() -> dict[str, str]:
+    """Of one node: ports that stay the same over its restarts."""
+    return {
+        name: f"127.0.0.1:{free_port()}"
+        for name in ("LISTEN__GRPC", "LISTEN__JOIN", "CLUSTER__ETCD_CLIENT", "CLUSTER__ETCD_PEER")
+    } | {"PURGE__INTERVAL": "1s"}
+
+
+async def keycache(folder: Path, *words: object, code: int = 0) -> Any:
+    """The command as an administrator types it; its document."""
+    done = await asyncio.to_thread(spawn, *words, "--json", "--data-dir", folder)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return json.loads(done.stdout) if code == 0 else done.stderr.decode()
+
+
+async def exported(folder: Path) -> dict[str, Any]:
+    """By fingerprint, every entry with its sightings, however it got there."""
+    done = await asyncio.to_thread(spawn, "export", "--data-dir", folder)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    return {entry["fingerprint"]: entry["sightings"] for entry in entries if "fingerprint" in entry}
+
+
+async def in_cluster(folder: Path) -> dict[str, Any]:
+    """Its status, once it follows its cluster's log."""
+
+    async def look() -> dict[str, Any] | None:
+        done = await asyncio.to_thread(spawn, "status", "--json", "--data-dir", folder)
+        status = json.loads(done.stdout) if done.returncode == 0 else {}
+        cluster = status.get("cluster") or {}
+        return status if cluster.get("link") == "FOLLOWING" and not cluster.get("forming") else None
+
+    return await eventually(look)
+
+
+async def filled(node: Running, who: list[Person], ages: dict[Origin, timedelta]) -> None:
+    lines = [person.line(ages, present()) for person in who]
+    assert set(await node.import_lines(lines)) == {"CACHED"}
+
+
+async def test_the_seeds_case_creating_and_joining_flush_nothing_unexpired(tmp_path: Path) -> None:
+    """Keys harvested 499 days ago, looked up 23 hours ago, and both; looked-up ones count 24 hours, harvested ones 500 days."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    one, two = places(), places()
+    theirs = people("joiner", 20)
+    async with running(first, **one) as host:
+        await filled(host, people("old", 20), {Origin.HARVESTED: 499 * DAY})
+        await filled(host, people("sought", 20), {Origin.LOOKED_UP: 23 * HOUR})
+        await filled(host, people("both", 20), {Origin.HARVESTED: 300 * DAY, Origin.LOOKED_UP: 40 * DAY})
+        before = await exported(first)
+        assert len(before) == 60
+
+        checks = (await keycache(first, "cluster", "create", "--name", "mail", "--dry-run"))["checks"]
+        assert checks
+        assert all(check["passed"] for check in checks)
+        assert not (first / "cluster.json").exists()
+        created = await keycache(first, "cluster", "create", "--name", "mail")
+        assert (created["cluster"], created["entries"]) == ("mail", 60)
+        assert await exported(first) == before
+        again = await keycache(first, "cluster", "create", "--name", "other", code=1)
+        assert "belongs to cluster mail already" in again
+
+        # The joiner's own configuration says one hour, which would leave it nothing of what the host has.
+        async with running(second, **two) as joiner:
+            await joiner.settle(harvested=HOUR, looked_up=HOUR, imported=HOUR)
+            await filled(joiner, theirs, {Origin.HARVESTED: HOUR / 2})
+            own = await exported(second)
+            token = (await keycache(first, "cluster", "token"))["token"]
+            joined = await keycache(second, "cluster", "join", "--token", token)
+            assert joined["entries"] == 80
+            everything = before | own
+            assert await exported(second) == everything
+
+            async def on_the_first() -> bool | None:
+                return True if await exported(first) == everything else None
+
+            assert await eventually(on_the_first)
+            shown = await keycache(second, "settings", "show")
+            assert shown["timeouts"]["harvested"] == (500 * DAY).total_seconds()
+            used = await keycache(second, "cluster", "token", "--list")
+            assert [bool(token["used_by"]) for token in used["tokens"]] == [True]
+
+    for order in ((first, second), (second, first)):
+        settings = {first: one, second: two}
+        async with running(order[0], **settings[order[0]]), running(order[1], **settings[order[1]]):
+            digests = {(await in_cluster(folder))["digest"] for folder in order}
+            assert len(digests) == 1
+            for folder in order:
+                assert await exported(folder) == everything
+
+
+async def test_a_node_killed_on_its_way_goes_on_at_its_next_start(tmp_path: Path) -> None:
+    settings = places()
+    async with running(tmp_path, **settings) as node:
+        await filled(node, people("kept", 60), {Origin.HARVESTED: 100 * DAY})
+        before = await exported(tmp_path)
+        offspring = children(node.pid)
+        command = asyncio.create_task(asyncio.to_thread(spawn, "cluster", "create", "--name", "mail", "--data-dir", tmp_path))
+
+        async def written() -> bool | None:
+            return True if (tmp_path / "cluster.json").exists() else None
+
+        assert await eventually(written)
+        os.kill(node.pid, signal.SIGKILL)
+        node.kill()
+        assert await all_gone(offspring)
+    async with running(tmp_path, **settings):
+        await in_cluster(tmp_path)
+        assert await exported(tmp_path) == before
+        assert (await command).returncode in {0, 3}
+
+
+async def test_who_may_not_join_is_told_why_and_nothing_is_changed(tmp_path: Path) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    async with running(first, **places()), running(second, **places()), running(third, **places()):
+        alone = await keycache(second, "cluster", "token", code=1)
+        assert "belongs to no cluster" in alone
+        await keycache(first, "cluster", "create", "--name", "mail")
+        token = (await keycache(first, "cluster", "token"))["token"]
+        assert "mistyped" in await keycache(
+            second, "cluster", "join", "--token", token[:-1] + ("0" if token[-1] != "0" else "1"), code=2
+        )
+        withdrawn = await keycache(first, "cluster", "token")
+        await keycache(first, "cluster", "token", "--revoke", withdrawn["id"])
+        assert "withdrawn" in await keycache(second, "cluster", "join", "--token", withdrawn["token"], code=1)
+        await keycache(second, "cluster", "join", "--token", token)
+        assert "used by another node" in await keycache(third, "cluster", "join", "--token", token, code=1)
+        assert not (third / "cluster.json").exists()
+        assert (await keycache(third, "status"))["mode"] == "standalone"
