@@ -10,10 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from keycache.domain.entry import Origin
 from support.command import spawn
 from support.etcd import free_port
-from support.scenario import Running, all_gone, children, eventually, present, running
+from support.scenario import Running, all_gone, children, clock_off_by, eventually, present, running
 from support.scenario_people import Person, people
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -49,7 +51,7 @@ async def in_cluster(folder: Path) -> dict[str, Any]:
         done = await asyncio.to_thread(spawn, "status", "--json", "--data-dir", folder)
         status = json.loads(done.stdout) if done.returncode == 0 else {}
         cluster = status.get("cluster") or {}
-        return status if cluster.get("link") == "FOLLOWING" and not cluster.get("forming") else None
+        return status if cluster.get("link") == "FOLLOWING" and not status["forming"] else None
 
     return await eventually(look)
 
@@ -148,3 +150,97 @@ async def test_who_may_not_join_is_told_why_and_nothing_is_changed(tmp_path: Pat
         assert "used by another node" in await keycache(third, "cluster", "join", "--token", token, code=1)
         assert not (third / "cluster.json").exists()
         assert (await keycache(third, "status"))["mode"] == "standalone"
+
+
+async def test_a_node_that_leaves_keeps_every_entry_and_one_that_is_gone_can_be_removed(tmp_path: Path) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    one, two, three = places(), places(), places()
+    async with running(first, **one) as host:
+        await filled(host, people("hosts", 30), {Origin.HARVESTED: 200 * DAY})
+        await keycache(first, "cluster", "create", "--name", "mail")
+        async with running(second, **two) as other:
+            await filled(other, people("others", 10), {Origin.IMPORTED: 2 * DAY})
+            own_authority = (second / "pki" / "ca.pem").read_bytes()
+            await keycache(second, "cluster", "join", "--token", (await keycache(first, "cluster", "token"))["token"])
+            everything = await exported(second)
+            assert len(everything) == 40
+            assert "other nodes need it" in await keycache(first, "cluster", "leave", "--yes", code=1)
+            await keycache(second, "cluster", "leave", "--dry-run")
+            left = await keycache(second, "cluster", "leave", "--yes")
+            assert left["entries"] == 40
+            assert await exported(second) == everything
+            assert (await keycache(second, "status"))["mode"] == "standalone"
+            assert (second / "pki" / "ca.pem").read_bytes() == own_authority
+            assert not (second / "cluster.json").exists()
+            assert (await keycache(second, "settings", "show"))["timeouts"]["harvested"] == (500 * DAY).total_seconds()
+            # what is deleted here is deleted here alone, and comes back with the next join, since it is known there
+            await keycache(second, "purge", "--all", "--yes")
+            assert await exported(second) == {}
+            assert await exported(first) == everything
+            await keycache(second, "cluster", "join", "--token", (await keycache(first, "cluster", "token"))["token"])
+            assert await exported(second) == everything
+
+        async with running(third, **three):
+            await keycache(third, "cluster", "join", "--token", (await keycache(first, "cluster", "token"))["token"])
+            members = (await keycache(third, "cluster", "members"))["members"]
+            gone = next(member for member in members if member["address"] == two["LISTEN__GRPC"] and not member["is_this_node"])
+            assert "lives" in await keycache(third, "cluster", "remove", one["LISTEN__GRPC"], "--yes", code=1)
+
+            async def removed() -> bool | None:
+                done = await asyncio.to_thread(spawn, "cluster", "remove", two["LISTEN__GRPC"], "--yes", "--data-dir", third)
+                return True if done.returncode == 0 else None
+
+            assert await eventually(removed)
+            assert gone["node_id"] not in {one["node_id"] for one in (await keycache(third, "cluster", "members"))["members"]}
+            assert await exported(third) == everything
+
+
+async def test_a_clock_that_is_off_and_a_name_that_is_taken_are_told_before_anything_is_changed(tmp_path: Path) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    taken = places()
+    late = clock_off_by(timedelta(minutes=-10))
+    async with running(first, **taken), running(second, environ=late, **places()) as joiner:
+        await filled(joiner, people("late", 5), {Origin.HARVESTED: DAY})
+        before = await exported(second)
+        await keycache(first, "cluster", "create", "--name", "mail")
+        token = (await keycache(first, "cluster", "token"))["token"]
+        told = await keycache(second, "cluster", "join", "--token", token, code=1)
+        assert "[clock]" in told
+        assert "10m behind" in told
+        async with running(third, **{**places(), "CLUSTER__ADDRESS": taken["LISTEN__GRPC"]}):
+            assert "[name]" in await keycache(third, "cluster", "join", "--token", token, code=1)
+        assert await exported(second) == before
+        assert not (second / "cluster.json").exists()
+        assert not (second / "pki.joining").exists()
+        unused = (await keycache(first, "cluster", "token", "--list"))["tokens"]
+        assert [token["used_by"] for token in unused] == [""]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8, 1.5, 3.0])
+async def test_a_joiner_that_is_killed_at_any_moment_comes_to_have_everything(tmp_path: Path, seconds: float) -> None:
+    """From the moment in which the command is given: before, in the middle of and after each step, as the machine has it."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    one, two = places(), places()
+    async with running(first, **one) as host:
+        await filled(host, people("hosts", 40), {Origin.HARVESTED: 200 * DAY})
+        await keycache(first, "cluster", "create", "--name", "mail")
+        token = (await keycache(first, "cluster", "token"))["token"]
+        async with running(second, **two) as joiner:
+            await filled(joiner, people("own", 40), {Origin.LOOKED_UP: 20 * HOUR})
+            everything = await exported(first) | await exported(second)
+            words = ("cluster", "join", "--token", token, "--data-dir", second)
+            command = asyncio.create_task(asyncio.to_thread(spawn, *words))
+            await asyncio.sleep(1 + seconds)  # a second until the command has started
+            joiner.kill()
+        async with running(second, **two):
+            await command  # it waits for the node, or has told that it is gone
+            if not (second / "cluster.json").exists():
+                assert len(await exported(second)) == 40
+                await keycache(second, "cluster", "join", "--token", token)
+            await in_cluster(second)
+            assert await exported(second) == everything
+
+            async def on_the_first() -> bool | None:
+                return True if await exported(first) == everything else None
+
+            assert await eventually(on_the_first)

@@ -92,7 +92,7 @@ async def everything_on(host: ServiceNode, credentials: grpc.ServerCredentials) 
         key_cache.NAME: KeyCacheService(host.cache, ByteBudget(1)).handlers(calls),
         admin.NAME: AdminService(host.cache, host.pki, host.clock).handlers(calls),
         health.NAME: HealthService((key_cache.NAME,)).handlers(calls),
-        cluster.NAME: ClusterService(host.cache).handlers(calls),
+        cluster.NAME: ClusterService(host.cache, None).handlers(calls),
         join.NAME: JoinService(ScriptedAdmitter()).handlers(calls),
     }
     server = grpc.aio.server()

@@ -27,9 +27,10 @@ from keycache.cache.results import NodeStatus
 from keycache.cache.tokens import Tokens
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
+from keycache.codec.joining import encode_removal
 from keycache.domain.errors import KeycacheError, StoreError
 from keycache.domain.examination import DirectionPolicy
-from keycache.domain.log import ABSENT, SETTINGS, Transaction
+from keycache.domain.log import ABSENT, SETTINGS, Transaction, member_key, node_key, removed_key, witness_key
 from keycache.domain.membership import Witness
 from keycache.domain.names import ClusterIdentity, NodeId
 from keycache.domain.nodes import ClusterNode
@@ -275,6 +276,15 @@ class KeyCache:
         """Those that belong to the cluster, whether they run or not."""
         return self._view.nodes
 
+    async def dismiss(self, node: NodeId, actor: str) -> None:
+        """It belongs to the cluster no more. Raises LogUnavailable."""
+        removal = Removal(node=node, at=self._ports.clock.now(), actor=actor)
+        await self._writer.act(
+            self.journal.entry_of(actor, "NODE_REMOVE", node.text),
+            puts={removed_key(node): encode_removal(removal)},
+            deletes=(node_key(node), witness_key(node), member_key(node)),
+        )
+
     def expired_under(self, timeouts: Timeouts, now: datetime) -> tuple[Candidate, ...]:
         """What would be expired by those timeouts. Reads the whole replica."""
         return tuple(self._ports.replica.expired(now=now, timeouts=timeouts))
@@ -319,6 +329,7 @@ class KeyCache:
             settings=settings,
             warnings=self.warnings(),
             cluster=cluster,
+            forming=self.cluster.forming,
         )
 
     def warnings(self) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ _NEEDING_A_PERSON = {PurgeState.HELD_MASS_EXPIRY.value, PurgeState.HELD_CLOCK.va
 
 class ClusterDesk:
     """`own`: this node, and when it started. `address`: where others reach it. `endpoints` of etcd as last looked at, and `advice` on
-    them, are fed from outside; so is `forming`: what a node on its way into its cluster does or waits for, empty once it is there."""
+    them, are fed from outside; so is `forming`: what this node does or waits for on its way into a cluster
+    or out of one, empty once it is there."""
 
     def __init__(
         self,
@@ -110,7 +111,6 @@ class ClusterDesk:
             members=1 + len(self._roster.others),
             worst_skew=max(offsets, key=abs, default=timedelta()),
             etcd=self.endpoints,
-            forming=self.forming,
         )
 
     def members(self) -> tuple[ListedMember, ...]:

@@ -114,8 +114,7 @@ class ClusterStatus:
     """How a node stands to the log it shares. `link`: a `LinkState`; `reason`: why it is not FOLLOWING, and what to do. `log_age`: None
     while it was not heard. `purger`: label of the member whose turn it is, empty while there is none; the other purge fields are its
     own words, or this node's if there is none. `repaired`, `reconciled_at`: what differed from the log when it was last compared in
-    whole. `members` alive, with this node; `worst_skew`: of the clock that is furthest from ours. `forming`: what a node on its way into
-    its cluster does or waits for."""
+    whole. `members` alive, with this node; `worst_skew`: of the clock that is furthest from ours."""
 
     name: str
     link: str
@@ -133,7 +132,6 @@ class ClusterStatus:
     members: int
     worst_skew: timedelta
     etcd: tuple[EtcdEndpoint, ...]
-    forming: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +160,7 @@ class ListedMember:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """`mode`: standalone or cluster. `purge`: of this node's own purger. `warnings`: sentences for the administrator. `cluster` None:
-    the node works alone."""
+    the node works alone. `forming`: what it does or waits for on its way into a cluster or out of one."""
 
     mode: str
     node_id: str
@@ -177,3 +175,4 @@ class NodeStatus:
     settings: Settings | None
     warnings: tuple[str, ...]
     cluster: ClusterStatus | None = None
+    forming: str = ""

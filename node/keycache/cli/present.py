@@ -163,6 +163,7 @@ def status(answer: admin_pb2.Status) -> Document:
         "settings": settings(answer.settings) if answer.HasField("settings") else None,
         "warnings": list(answer.warnings),
         "cluster": _cluster(answer.cluster) if answer.HasField("cluster") else None,
+        "forming": answer.forming,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from keycache.domain.errors import ConfigError
 from keycache.domain.names import ClusterIdentity
 from keycache.domain.standing import Phase, Standing
-from keycache.pki.files import read, write_private
+from keycache.pki.files import read, remove, write_private
 
 FILE = "cluster.json"
 
@@ -36,6 +36,11 @@ class StandingFile:
         }
         write_private(self._path, json.dumps(content, indent=1).encode() + b"\n")
         self.now = standing
+
+    def forget(self) -> None:
+        """The node works alone. Durable when this returns. Raises ConfigError."""
+        remove(self._path)
+        self.now = None
 
 
 def _read(path: Path) -> Standing | None:

@@ -41,6 +41,14 @@ class Forming(Port):
         """As `create`, into the cluster that made the token. `discard`: forget this node's own entries."""
         ...
 
+    async def leave(self, *, dry_run: bool) -> Begun:
+        """This node works alone again, with every entry. As `create`."""
+        ...
+
+    async def remove(self, node: str, actor: str) -> str:
+        """A node that does not live belongs to the cluster no more. `node`: its id, or how that begins, or its address. The id."""
+        ...
+
     async def make_token(self, ttl: timedelta, actor: str) -> MadeToken: ...
 
 

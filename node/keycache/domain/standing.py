@@ -14,10 +14,11 @@ from keycache.domain.names import ClusterIdentity
 
 
 class Phase(Enum):
-    """ADOPTING: what this node has is brought into the cluster's log. MEMBER: it has been."""
+    """ADOPTING: what this node has is brought into the cluster's log. MEMBER: it has been. LEAVING: it is brought into the node's own."""
 
     ADOPTING = "ADOPTING"
     MEMBER = "MEMBER"
+    LEAVING = "LEAVING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from keycache.cache import KeyCache
-from keycache.codec.joining import encode_node
+from keycache.codec.joining import encode_node, encode_removal
 from keycache.domain.errors import KeycacheError
-from keycache.domain.log import ABSENT, Transaction, node_key
+from keycache.domain.log import ABSENT, Transaction, member_key, node_key, removed_key, witness_key
+from keycache.domain.names import ClusterIdentity, NodeId
 from keycache.domain.nodes import ClusterNode
-from keycache.domain.ports import Clock
+from keycache.domain.ports import Clock, EntryLog
+from keycache.domain.removal import Removal
 from keycache.domain.restart import Way
 from keycache.domain.standing import Phase, Standing
 from keycache.logs import get_logger
@@ -51,6 +54,38 @@ async def adopt(
         await clock.sleep(LOOK_SECONDS)
     cache.cluster.forming = ""
     _log.info("in the cluster", cluster=standing.cluster, identity=standing.identity.text)
+
+
+async def work_alone(standing: Standing, *, cache: KeyCache, clock: Clock, own: ClusterIdentity) -> None:
+    """Until the node follows its own log, of the identity `own`, with all that it has."""
+    leaving = replace(standing, identity=own, discard=False)
+    while True:
+        try:
+            if await _arrived(leaving, cache, "cluster leave"):
+                return
+        except KeycacheError as error:
+            _log.warning("not yet out of the cluster", cluster=standing.cluster, problem=str(error))
+            await clock.sleep(AGAIN_SECONDS)
+        await clock.sleep(LOOK_SECONDS)
+
+
+async def take_out(standing: Standing, *, log: EntryLog, node: NodeId, now: datetime) -> None:
+    """Write into the cluster's log that this node is gone. Closes it. One that cannot be reached is told: nothing here depends on it."""
+    removal = Removal(node=node, at=now, actor="cluster leave")
+    try:
+        log.bind(standing.identity)
+        gone = Transaction(
+            compare={},
+            puts={removed_key(node): encode_removal(removal)},
+            deletes=(node_key(node), witness_key(node), member_key(node)),
+        )
+        await log.commit(gone)
+    except KeycacheError as error:
+        _log.warning(
+            "the cluster does not know that this node left", problem=str(error), hint="keycache cluster remove, on another node"
+        )
+    finally:
+        await log.close()
 
 
 async def _arrived(standing: Standing, cache: KeyCache, actor: str) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from keycache.cluster.etcd_binary import find_etcd
 from keycache.cluster.managed_etcd import START_BYTES
 from keycache.cluster.own_etcd import DIRECTORY, check_places, host_port
 from keycache.cluster.standing import StandingFile
-from keycache.domain.errors import ConfigError, KeycacheError, Refused
+from keycache.domain.errors import ConfigError, KeycacheError, NotFound, Refused
 from keycache.domain.forming import Begun, Forming, MadeToken, require
 from keycache.domain.join_token import HostPort, JoinToken
 from keycache.domain.joining import Admission, Applicant, Application, Check, DryRun
@@ -89,7 +89,7 @@ class FormingDesk(Forming):
             require(checks, skip)
             begun = await self._begun(name, checks)
             if not dry_run:
-                await asyncio.to_thread(_put_away, place.data_dir / DIRECTORY)
+                await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
                 identity = ClusterIdentity(secrets.token_hex(16))
                 self._go(
                     Standing(
@@ -179,6 +179,49 @@ class FormingDesk(Forming):
         )
         return MadeToken(text=token.reveal(), record=record)
 
+    async def leave(self, *, dry_run: bool) -> Begun:
+        """As the port."""
+        place = self._place()
+        async with self._alone:
+            standing = self._standing.now
+            if standing is None:
+                raise Refused("This node works alone.", hint="There is no cluster to leave.")
+            begun = await self._begun(standing.cluster, ())
+            if standing.phase is Phase.LEAVING:
+                return begun  # begun before, and going on
+            others = [node for node in self._cache.nodes if node != place.node]
+            if standing.etcd_client and others:
+                raise Refused(
+                    f"This node runs the cluster's etcd, and {len(others)} other nodes need it.",
+                    hint="Let those leave first ('keycache cluster leave' there); those that are gone: 'keycache cluster remove'.",
+                )
+            if not dry_run:
+                self._go(replace(standing, phase=Phase.LEAVING))
+            return begun
+
+    async def remove(self, node: str, actor: str) -> str:
+        """As the port."""
+        if self._standing.now is None:
+            raise Refused("This node works alone.", hint="There is no cluster to remove a node from.")
+        found = [one for one in self._cache.nodes.values() if node and (one.node.text.startswith(node) or one.address == node)]
+        if len(found) != 1:
+            raise NotFound(
+                f"{node[:80]!r} names {len(found)} nodes of the cluster.",
+                hint="See the ids in 'keycache cluster members --json'.",
+            )
+        chosen = found[0]
+        if any(member.alive and member.node_id == chosen.node.text for member in self._cache.cluster.members()):
+            raise Refused(
+                f"Node {chosen.node} lives.", hint="Run 'keycache cluster leave' there, or stop it and wait 15 seconds."
+            )
+        if chosen.etcd_client_url:
+            raise Refused(
+                f"Node {chosen.node} runs the cluster's etcd.",
+                hint="Start it again, or let the others leave: they keep every entry.",
+            )
+        await self._cache.dismiss(chosen.node, actor)
+        return chosen.node.text
+
     def _refuse_member(self, place: Place) -> None:
         if self._standing.now is not None:
             raise Refused(
@@ -245,7 +288,7 @@ def _room(data_dir: Path) -> None:
         )
 
 
-def _put_away(directory: Path) -> None:
+def put_away(directory: Path) -> None:
     """An etcd that no standing speaks of belongs to nothing of now; it is not removed all the same."""
     if directory.exists():
         directory.rename(directory.with_name(f"{DIRECTORY}.before-{secrets.token_hex(4)}"))

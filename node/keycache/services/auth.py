@@ -35,6 +35,11 @@ _CLUSTER = "/keycache.v1.Cluster/"
 _HEALTH = "/grpc.health.v1.Health/"
 _JOIN = "/keycache.v1.Join/"
 
+_CLUSTER_ACTS = (
+    *("ListMembers", "Check", "Resolve"),
+    *("Create", "JoinCluster", "LeaveCluster", "RemoveNode", "CreateToken", "ListTokens", "RevokeToken"),
+)
+
 ALLOWED: Mapping[str, frozenset[Role | None]] = {
     **{
         _CACHE + rpc: _PROCESSORS
@@ -70,10 +75,7 @@ ALLOWED: Mapping[str, frozenset[Role | None]] = {
             "IssueClient",
         )
     },
-    **{
-        _CLUSTER + rpc: _ADMINS
-        for rpc in ("ListMembers", "Check", "Resolve", "Create", "JoinCluster", "CreateToken", "ListTokens", "RevokeToken")
-    },
+    **{_CLUSTER + rpc: _ADMINS for rpc in _CLUSTER_ACTS},
     **{_JOIN + rpc: _JOINERS for rpc in ("Ping", "Join")},
     _HEALTH + "Check": ANYBODY,
     _HEALTH + "List": ANYBODY,

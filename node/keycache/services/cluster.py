@@ -32,6 +32,8 @@ class ClusterService:
             "Resolve": calls.unary(f"/{NAME}/Resolve", pb.ResolveRequest, self.resolve),
             "Create": calls.unary(f"/{NAME}/Create", pb.CreateRequest, self.create),
             "JoinCluster": calls.unary(f"/{NAME}/JoinCluster", pb.JoinClusterRequest, self.join_cluster),
+            "LeaveCluster": calls.unary(f"/{NAME}/LeaveCluster", pb.LeaveClusterRequest, self.leave_cluster),
+            "RemoveNode": calls.unary(f"/{NAME}/RemoveNode", pb.RemoveNodeRequest, self.remove_node),
             "CreateToken": calls.unary(f"/{NAME}/CreateToken", pb.CreateTokenRequest, self.create_token),
             "ListTokens": calls.unary(f"/{NAME}/ListTokens", pb.ListTokensRequest, self.list_tokens),
             "RevokeToken": calls.unary(f"/{NAME}/RevokeToken", pb.RevokeTokenRequest, self.revoke_token),
@@ -57,6 +59,12 @@ class ClusterService:
     async def join_cluster(self, request: pb.JoinClusterRequest, _caller: Caller) -> pb.FormingResponse:
         skip = frozenset(request.skip_checks)
         return _begun(await self._desk().join(request.token, dry_run=request.dry_run, skip=skip, discard=request.discard_local))
+
+    async def leave_cluster(self, request: pb.LeaveClusterRequest, _caller: Caller) -> pb.FormingResponse:
+        return _begun(await self._desk().leave(dry_run=request.dry_run))
+
+    async def remove_node(self, request: pb.RemoveNodeRequest, caller: Caller) -> pb.RemoveNodeResponse:
+        return pb.RemoveNodeResponse(node_id=await self._desk().remove(request.node, caller.name))
 
     async def create_token(self, request: pb.CreateTokenRequest, caller: Caller) -> pb.CreateTokenResponse:
         ttl = request.ttl.ToTimedelta() if request.HasField("ttl") else TTL_DEFAULT

@@ -246,6 +246,7 @@ def status(node: NodeStatus) -> admin_pb2.Status:
         settings=None if node.settings is None else settings_to_wire(node.settings),
         warnings=node.warnings,
         cluster=None if node.cluster is None else _cluster(node.cluster),
+        forming=node.forming,
     )
 
 
@@ -265,7 +266,6 @@ def _cluster(cluster: ClusterStatus) -> admin_pb2.ClusterStatus:
         repaired=cluster.repaired,
         reconciled_at=timestamp(cluster.reconciled_at),
         etcd=[_endpoint(endpoint) for endpoint in cluster.etcd],
-        forming=cluster.forming,
     )
 
 

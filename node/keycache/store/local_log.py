@@ -108,6 +108,14 @@ class LocalLog:
             connection.execute("UPDATE log_state SET identity = ? WHERE id = 1", (identity.text,))
         self._identity = identity
 
+    def begin_anew(self) -> None:
+        """Forget everything, under a new identity. Blocks; only before anybody reads or watches."""
+        identity = ClusterIdentity(secrets.token_hex(16))
+        with self._database.write(durable=True) as connection:
+            connection.execute("DELETE FROM log_record")
+            connection.execute("UPDATE log_state SET identity = ?, head = 0, compacted = 0 WHERE id = 1", (identity.text,))
+        self._identity, self._head, self._tombstones = identity, Revision(0), 0
+
     async def head(self) -> Revision:
         self._check_open()
         return self._head

@@ -137,6 +137,7 @@ class Status(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
+    FORMING_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """standalone or cluster"""
     node_id: _builtins.str
@@ -144,6 +145,8 @@ class Status(_message.Message):
     identity: _builtins.str
     applied_revision: _builtins.int
     digest: _builtins.str
+    forming: _builtins.str
+    """What this node does, or waits for, on its way into a cluster or out of one; empty once it is there."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -178,10 +181,11 @@ class Status(_message.Message):
         settings: _record_pb2.Settings | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         cluster: Global___ClusterStatus | None = ...,
+        forming: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "entries", b"entries", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cluster", b"cluster", "digest", b"digest", "entries", b"entries", "identity", b"identity", "mode", b"mode", "node_id", b"node_id", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cluster", b"cluster", "digest", b"digest", "entries", b"entries", "forming", b"forming", "identity", b"identity", "mode", b"mode", "node_id", b"node_id", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -205,7 +209,6 @@ class ClusterStatus(_message.Message):
     REPAIRED_FIELD_NUMBER: _builtins.int
     RECONCILED_AT_FIELD_NUMBER: _builtins.int
     ETCD_FIELD_NUMBER: _builtins.int
-    FORMING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     link: _builtins.str
     """STARTING, LISTING, FOLLOWING, SERVE_ONLY, REFUSED"""
@@ -222,8 +225,6 @@ class ClusterStatus(_message.Message):
     purge_waiting: _builtins.int
     repaired: _builtins.int
     """What differed from the log when it was last compared in whole, and when that was."""
-    forming: _builtins.str
-    """What a node on its way into its cluster does or waits for; empty once it is there."""
     @_builtins.property
     def log_age(self) -> _duration_pb2.Duration:
         """How long ago this node last heard of the log."""
@@ -249,11 +250,10 @@ class ClusterStatus(_message.Message):
         repaired: _builtins.int = ...,
         reconciled_at: _timestamp_pb2.Timestamp | None = ...,
         etcd: _abc.Iterable[Global___EtcdEndpoint] | None = ...,
-        forming: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["log_age", b"log_age", "reconciled_at", b"reconciled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etcd", b"etcd", "forming", b"forming", "link", b"link", "log_age", b"log_age", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_entries", b"outbox_entries", "outbox_limit_bytes", b"outbox_limit_bytes", "purge_reason", b"purge_reason", "purge_state", b"purge_state", "purge_waiting", b"purge_waiting", "purger", b"purger", "reason", b"reason", "reconciled_at", b"reconciled_at", "repaired", b"repaired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etcd", b"etcd", "link", b"link", "log_age", b"log_age", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_entries", b"outbox_entries", "outbox_limit_bytes", b"outbox_limit_bytes", "purge_reason", b"purge_reason", "purge_state", b"purge_state", "purge_waiting", b"purge_waiting", "purger", b"purger", "reason", b"reason", "reconciled_at", b"reconciled_at", "repaired", b"repaired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,6 +59,16 @@ class ClusterStub:
                 request_serializer=keycache_dot_v1_dot_cluster__pb2.JoinClusterRequest.SerializeToString,
                 response_deserializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
                 _registered_method=True)
+        self.LeaveCluster = channel.unary_unary(
+                '/keycache.v1.Cluster/LeaveCluster',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.LeaveClusterRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/keycache.v1.Cluster/RemoveNode',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/keycache.v1.Cluster/CreateToken',
                 request_serializer=keycache_dot_v1_dot_cluster__pb2.CreateTokenRequest.SerializeToString,
@@ -114,6 +124,20 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaveCluster(self, request, context):
+        """This node works alone again, with every entry. Answered and carried out as Create; one that is done has the mode "standalone".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """A node that does not live belongs to the cluster no more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateToken(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -159,6 +183,16 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.JoinCluster,
                     request_deserializer=keycache_dot_v1_dot_cluster__pb2.JoinClusterRequest.FromString,
                     response_serializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.SerializeToString,
+            ),
+            'LeaveCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveCluster,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.LeaveClusterRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.RemoveNodeResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -311,6 +345,60 @@ class Cluster:
             '/keycache.v1.Cluster/JoinCluster',
             keycache_dot_v1_dot_cluster__pb2.JoinClusterRequest.SerializeToString,
             keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/LeaveCluster',
+            keycache_dot_v1_dot_cluster__pb2.LeaveClusterRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/RemoveNode',
+            keycache_dot_v1_dot_cluster__pb2.RemoveNodeRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.RemoveNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class ClusterStub:
     """
     JoinCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.JoinClusterRequest, _cluster_pb2.FormingResponse]
     """As Create, into the cluster that made the token."""
+    LeaveCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.LeaveClusterRequest, _cluster_pb2.FormingResponse]
+    """This node works alone again, with every entry. Answered and carried out as Create; one that is done has the mode "standalone"."""
+    RemoveNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RemoveNodeRequest, _cluster_pb2.RemoveNodeResponse]
+    """A node that does not live belongs to the cluster no more."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]
     ListTokens: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RevokeTokenRequest, _cluster_pb2.RevokeTokenResponse]
@@ -60,6 +64,10 @@ class ClusterAsyncStub(ClusterStub):
     """
     JoinCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.JoinClusterRequest, _cluster_pb2.FormingResponse]  # type: ignore[assignment]
     """As Create, into the cluster that made the token."""
+    LeaveCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.LeaveClusterRequest, _cluster_pb2.FormingResponse]  # type: ignore[assignment]
+    """This node works alone again, with every entry. Answered and carried out as Create; one that is done has the mode "standalone"."""
+    RemoveNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RemoveNodeRequest, _cluster_pb2.RemoveNodeResponse]  # type: ignore[assignment]
+    """A node that does not live belongs to the cluster no more."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]  # type: ignore[assignment]
     ListTokens: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]  # type: ignore[assignment]
     RevokeToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RevokeTokenRequest, _cluster_pb2.RevokeTokenResponse]  # type: ignore[assignment]
@@ -105,6 +113,22 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.FormingResponse, _abc.Awaitable[_cluster_pb2.FormingResponse]]:
         """As Create, into the cluster that made the token."""
+
+    @_abc_1.abstractmethod
+    def LeaveCluster(
+        self,
+        request: _cluster_pb2.LeaveClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.FormingResponse, _abc.Awaitable[_cluster_pb2.FormingResponse]]:
+        """This node works alone again, with every entry. Answered and carried out as Create; one that is done has the mode "standalone"."""
+
+    @_abc_1.abstractmethod
+    def RemoveNode(
+        self,
+        request: _cluster_pb2.RemoveNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.RemoveNodeResponse, _abc.Awaitable[_cluster_pb2.RemoveNodeResponse]]:
+        """A node that does not live belongs to the cluster no more."""
 
     @_abc_1.abstractmethod
     def CreateToken(

@@ -67,6 +67,31 @@ def register(group: typer.Typer) -> None:
             screen.confirm(f"FORGET {entries.live + entries.held} entries of this node, for good?", yes=call.yes)
         _form(call, lambda node: node.call(node.cluster.JoinCluster, request, timeout=None), dry_run=dry_run)
 
+    @command(group, "leave", example="keycache cluster leave --dry-run")
+    def leave(call: Call, *, dry_run: _DryRun = False) -> None:
+        """Make this node work alone again, with every entry that it has. Its certificates of the cluster go."""
+        from keycache.v1.cluster_pb2 import LeaveClusterRequest
+
+        if not dry_run:
+            screen.confirm("Take this node out of its cluster?", yes=call.yes)
+        request = LeaveClusterRequest(dry_run=dry_run)
+        _form(call, lambda node: node.call(node.cluster.LeaveCluster, request), dry_run=dry_run, mode="standalone")
+
+    @command(group, "remove", example="keycache cluster remove 7bd01c22")
+    def remove(
+        call: Call,
+        node: Annotated[str, typer.Argument(help="Its id, or how that begins, or its address.", metavar="NODE")],
+    ) -> None:
+        """Take a node that is gone for good out of the cluster. Its certificate is worth nothing there any more."""
+        from keycache.v1.cluster_pb2 import RemoveNodeRequest
+
+        screen.confirm(f"Take node {node} out of the cluster?", yes=call.yes)
+        answer = talk(call, lambda one: one.call(one.cluster.RemoveNode, RemoveNodeRequest(node=node)))
+        if call.json:
+            screen.show_json({"removed": answer.node_id})
+        else:
+            screen.say(f"Node {answer.node_id} belongs to the cluster no more.")
+
     @command(group, "token", example="keycache cluster token --ttl 30m")
     def token(
         call: Call,
@@ -135,7 +160,7 @@ def _revoke(call: Call, token_id: str) -> None:
         screen.say(f"Token {token_id} lets nobody in any more.")
 
 
-def _form(call: Call, ask: Callable[[Connection], object], *, dry_run: bool) -> None:
+def _form(call: Call, ask: Callable[[Connection], object], *, dry_run: bool, mode: str = "cluster") -> None:
     before = talk(call, _status)
     answer: FormingResponse = talk(call, ask)  # type: ignore[arg-type]
     if not call.json:
@@ -147,14 +172,15 @@ def _form(call: Call, ask: Callable[[Connection], object], *, dry_run: bool) -> 
         else:
             screen.say(f"Nothing was changed. {answer.entries} entries would come along.")
         return
-    after = _arrived(call)
+    after = _arrived(call, mode)
     if call.json:
         screen.show_json(_document(answer, after))
         return
     entries = after.entries.live + after.entries.held
     same = " The digest is the same as before." if after.digest == before.digest else ""
+    place = f"This node is in cluster {after.cluster.name}" if mode == "cluster" else "This node works alone"
     screen.say(
-        f"This node is in cluster {after.cluster.name}: {entries} unexpired entries here, {answer.entries} brought.{same}",
+        f"{place}: {entries} unexpired entries here, {answer.entries} brought.{same}",
         f"Revision {after.applied_revision}, digest {after.digest}.",
     )
 
@@ -180,7 +206,7 @@ async def _status(node: Connection) -> Status:
     return await node.call(node.admin.GetStatus, GetStatusRequest())
 
 
-def _arrived(call: Call) -> Status:
+def _arrived(call: Call, mode: str) -> Status:
     """The status once the node is in its cluster; what it waits for is told meanwhile. Raises Unavailable when that takes too long."""
     end = time.monotonic() + WAIT_SECONDS
     told = ""
@@ -192,9 +218,9 @@ def _arrived(call: Call) -> Status:
         except KeycacheError as error:  # it goes over just now
             waits = error.text
         else:
-            if status.mode == "cluster" and not status.cluster.forming and status.cluster.link == "FOLLOWING":
+            if status.mode == mode and not status.forming and (mode == "standalone" or status.cluster.link == "FOLLOWING"):
                 return status
-            waits = status.cluster.forming
+            waits = status.forming or "It goes over."
         if waits != told and not call.json and "It waits" in waits:
             screen.note(waits)
         told = waits

@@ -1,0 +1,53 @@
+"""The way of a node into a cluster, or out of it, once its ports are open."""
+
+from __future__ import annotations
+
+import asyncio
+
+from keycache import logs
+from keycache.app.parts import NODE_ID_FILE, Node, cluster_log
+from keycache.clock import SystemClock
+from keycache.cluster.own_etcd import DIRECTORY as ETCD_DIRECTORY
+from keycache.config import Config
+from keycache.domain.nodes import ClusterNode
+from keycache.domain.standing import Phase, Standing
+from keycache.forming.adopting import adopt, take_out, work_alone
+from keycache.forming.desk import put_away
+from keycache.pki.joining import return_to_own
+
+_log = logs.get_logger(__name__)
+
+
+async def enter(config: Config, node: Node, clock: SystemClock) -> None:
+    """On the way into a cluster, or out of it: until the node is there. One that joins is healthy only then; others are all the time."""
+    standing = node.standing.now
+    if standing is not None and standing.phase is Phase.LEAVING:
+        node.server.ready()
+        await _leave(config, node, standing, clock)
+        return
+    if standing is not None and standing.phase is Phase.ADOPTING:
+        if standing.founded:
+            node.server.ready()
+        own = ClusterNode(
+            node=node.place().node,
+            address=node.cache.cluster.address,
+            joined_at=clock.now(),
+            etcd_client_url=standing.etcd_client and f"https://{standing.etcd_client}",
+            etcd_peer_url=standing.etcd_peer and f"https://{standing.etcd_peer}",
+        )
+        await adopt(standing, cache=node.cache, clock=clock, own=own, write=node.standing.write)
+    node.server.ready()
+
+
+async def _leave(config: Config, node: Node, standing: Standing, clock: SystemClock) -> None:
+    """ORDER: the node's own log has everything BEFORE the node gives up anything of the cluster, and the standing goes LAST: whatever
+    cuts this off, it is begun again, and done again does no harm."""
+    await work_alone(standing, cache=node.cache, clock=clock, own=node.own_log)
+    if not standing.founded:
+        await take_out(standing, log=cluster_log(standing, node.pki).log, node=node.place().node, now=clock.now())
+        await asyncio.to_thread(return_to_own, config.data_dir / "pki")
+        (config.data_dir / NODE_ID_FILE).unlink(missing_ok=True)  # an id that was removed stays removed
+    await asyncio.to_thread(put_away, config.data_dir / ETCD_DIRECTORY)
+    node.standing.forget()
+    _log.info("out of the cluster", cluster=standing.cluster)
+    node.turning.set()

@@ -1,0 +1,77 @@
+"""What a node is built of, for those who build and those who change it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from keycache.cache import KeyCache
+from keycache.cluster.own_etcd import tls_of
+from keycache.cluster.standing import StandingFile
+from keycache.config import Cluster
+from keycache.domain.names import ClusterIdentity, NodeId
+from keycache.domain.standing import Standing
+from keycache.etcd.client import EtcdClient
+from keycache.etcd.connection import EtcdTls
+from keycache.etcd.log import EtcdLog
+from keycache.etcd.monitor import EtcdMonitor
+from keycache.forming.desk import Place
+from keycache.metrics import HttpServer
+from keycache.pki import NodePki, write_private
+from keycache.pki.files import read
+from keycache.services.server import Server
+
+NODE_ID_FILE = "node-id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The log that this node shares, and the eye on what carries it."""
+
+    log: EtcdLog
+    monitor: EtcdMonitor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What was built. `shared` None: the node works alone. `turning`: it is to be built anew."""
+
+    cache: KeyCache
+    server: Server
+    http: HttpServer
+    pki: NodePki
+    shared: Shared | None
+    standing: StandingFile
+    own_log: ClusterIdentity
+    place: Callable[[], Place]
+    turning: asyncio.Event
+
+
+def cluster_log(standing: Standing, pki: NodePki) -> Shared:
+    client = EtcdClient(standing.endpoints, tls_of(pki))
+    return Shared(log=EtcdLog(client, standing.cluster), monitor=EtcdMonitor(client))
+
+
+def configured_log(cluster: Cluster) -> Shared | None:
+    if not cluster.endpoints:
+        return None
+    tls = None
+    if cluster.ca is not None:
+        files = (cluster.ca, cluster.certificate, cluster.key)
+        ca, certificate, key = (b"" if path is None else read(path) or b"" for path in files)
+        tls = EtcdTls(ca=ca, certificate=certificate, key=key)
+    client = EtcdClient(cluster.endpoints, tls)
+    return Shared(log=EtcdLog(client, cluster.name), monitor=EtcdMonitor(client))
+
+
+def node_id_of(data_dir: Path) -> NodeId:
+    """Made at the first start, kept for ever."""
+    path = data_dir / NODE_ID_FILE
+    known = (read(path) or b"").decode("ascii", "replace").strip()
+    if not known:
+        known = str(uuid.uuid4())
+        write_private(path, known.encode() + b"\n")
+    return NodeId(known)
