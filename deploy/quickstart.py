@@ -20,14 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import quickstart_cluster
 import quickstart_report
 from quickstart_node import COMMAND, Interrupts, Node, QuickstartError
 from sample_mails import MANAGED_DOMAIN, SampleMail, Samples, sample_mails, write
 
 from keycache.clock import SystemClock
-
-CONFIG_HEAD = "# Written by deploy/quickstart."
-"""How a directory of an earlier quickstart is known from one of somebody else's node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +35,7 @@ class Options:
     keep: bool
     data_dir: Path | None
     began: float | None
+    nodes: int
 
 
 def main() -> int:
@@ -63,15 +62,21 @@ def _options(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="deploy/quickstart", description="Try Keycache out with sample mail.")
     parser.add_argument("--keep", action="store_true", help="let the node run on and print the commands to go on with")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the node's directory, which is then not removed")
+    parser.add_argument(
+        "--nodes", type=int, default=1, choices=range(1, 8), help="make a cluster of so many nodes, by the real commands"
+    )
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     data_dir = given.data_dir.absolute() if given.data_dir else None
-    return Options(keep=given.keep, data_dir=data_dir, began=given.began)
+    return Options(keep=given.keep, data_dir=data_dir, began=given.began, nodes=given.nodes)
 
 
 def _quickstart(options: Options, interrupts: Interrupts) -> list[str]:
     """What came out differently from what it should be, as sentences."""
     samples = sample_mails(SystemClock().now())
+    if options.nodes > 1:
+        with _directory(options) as folder:
+            return quickstart_cluster.run(folder, samples, options.nodes, interrupts, keep=options.keep)
     with _directory(options) as data_dir, _running(Node(data_dir, interrupts), samples, keep=options.keep) as node:
         harvested = [
             result
@@ -117,7 +122,11 @@ def _own_directory(data_dir: Path) -> Path:
     config = data_dir / "keycache.toml"
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ours = config.read_text("utf-8").startswith(CONFIG_HEAD) if config.exists() else not any(data_dir.iterdir())
+        ours = (
+            config.read_text("utf-8").startswith(quickstart_cluster.CONFIG_HEAD)
+            if config.exists()
+            else not any(data_dir.iterdir())
+        )
     except OSError as error:
         raise QuickstartError(f"{error}. Name a directory that you may write to: --data-dir DIR") from error
     if not ours:
@@ -154,7 +163,7 @@ def _configure(data_dir: Path) -> None:
     """Free ports, our domain, the samples' CA and no other."""
     anchor = json.dumps(str(_mail_dir(data_dir) / "ca.pem"))
     (data_dir / "keycache.toml").write_text(
-        f"""{CONFIG_HEAD}
+        f"""{quickstart_cluster.CONFIG_HEAD}
 [listen]
 grpc = "127.0.0.1:0"
 metrics = "127.0.0.1:0"

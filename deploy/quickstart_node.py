@@ -128,6 +128,20 @@ class Node:
             )
         return answer
 
+    def text(self, *arguments: str) -> str:
+        """What one `keycache ...` printed. Raises QuickstartError."""
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise QuickstartError(f"'keycache {arguments[0]}' failed with exit code {done.returncode}:\n{done.stderr.strip()}")
+        return done.stdout
+
     def stop(self) -> None:
         """By its own pid. Raises QuickstartError when it had to be killed or ended with an error."""
         if self._process is None:
@@ -142,6 +156,7 @@ class Node:
                 f"The node did not stop within {STOP_LIMIT:.0f} s and was killed:\n{self._last_words()}"
             ) from None
         # Before it has started a node may end in any way.
+        self._process = None
         if code != 0 and self._started:
             raise QuickstartError(f"The node stopped with exit code {code}:\n{self._last_words()}")
 

@@ -16,8 +16,8 @@ from sample_mails import sample_mails
 from keycache.clock import SystemClock
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "quickstart.py"
-PATIENCE = 60.0
-"""Seconds until a test gives up on a process; it usually takes two."""
+PATIENCE = 180.0
+"""Seconds until a test gives up on a process; it usually takes two, and a cluster forty."""
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -115,3 +115,14 @@ def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
     assert code == 1
     assert "is neither empty nor of an earlier quickstart" in err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"keycache.toml": "[mail]\n"}
+
+
+def test_a_cluster_of_three_serves_what_has_not_expired_and_nothing_else(tmp_path: Path) -> None:
+    code, out, err = outcome(start(tmp_path, "--nodes", "3"))
+
+    assert (code, err) == (0, "")
+    served = re.findall(r"^Node \d: (\d+) keys served, 0 of the (\d+) expired\.$", out, re.MULTILINE)
+    assert len(served) == 3
+    assert {(int(keys) > 0, int(expired) > 0) for keys, expired in served} == {(True, True)}
+    assert re.search(r"^All as it should be; \d+\.\d s\.$", out, re.MULTILINE)
+    assert (list(tmp_path.iterdir()), nodes_of(tmp_path)) == ([], [])
