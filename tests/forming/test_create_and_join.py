@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def places() -> dict[str, str]:
         name: f"127.0.0.1:{free_port()}"
         for name in ("LISTEN__GRPC", "LISTEN__JOIN", "CLUSTER__ETCD_CLIENT", "CLUSTER__ETCD_PEER")
     } | {"PURGE__INTERVAL": "1s"}
+
+
+def _address(place: str) -> tuple[str, int]:
+    host, _, port = place.rpartition(":")
+    return host, int(port)
 
 
 async def keycache(folder: Path, *words: object, code: int = 0) -> Any:
@@ -135,7 +141,8 @@ async def test_a_node_killed_on_its_way_goes_on_at_its_next_start(tmp_path: Path
 
 async def test_who_may_not_join_is_told_why_and_nothing_is_changed(tmp_path: Path) -> None:
     first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
-    async with running(first, **places()), running(second, **places()), running(third, **places()):
+    third_places = places()
+    async with running(first, **places()), running(second, **places()), running(third, **third_places):
         alone = await keycache(second, "cluster", "token", code=1)
         assert "belongs to no cluster" in alone
         await keycache(first, "cluster", "create", "--name", "mail")
@@ -143,6 +150,9 @@ async def test_who_may_not_join_is_told_why_and_nothing_is_changed(tmp_path: Pat
         assert "mistyped" in await keycache(
             second, "cluster", "join", "--token", token[:-1] + ("0" if token[-1] != "0" else "1"), code=2
         )
+        with socket.create_server(_address(third_places["LISTEN__JOIN"])):
+            assert "[ports]" in await keycache(third, "cluster", "join", "--token", token, code=1)
+            assert "listen.join" in await keycache(third, "cluster", "create", "--name", "own", code=1)
         withdrawn = await keycache(first, "cluster", "token")
         await keycache(first, "cluster", "token", "--revoke", withdrawn["id"])
         assert "withdrawn" in await keycache(second, "cluster", "join", "--token", withdrawn["token"], code=1)

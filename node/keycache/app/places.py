@@ -48,6 +48,7 @@ def place_of(config: Config, node: NodeId, number: str, server: Server) -> Place
         etcd_peer=str(peer),
         configured=bool(config.cluster.endpoints),
         join=join,
+        listen_join="" if config.listen.join is None else str(config.listen.join),
     )
 
 

@@ -209,7 +209,7 @@ def _prepare(data_dir: Path) -> str:
     return warning
 
 
-def check_free(where: HostPort) -> None:
+def check_free(where: HostPort, who: str = "etcd") -> None:
     """Raises ConfigError if nobody could listen there. Somebody may still come in between: etcd then says so itself."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -220,11 +220,11 @@ def check_free(where: HostPort) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(
-                    f"etcd cannot listen on {where}: another program does.",
-                    hint=f"See who: ss -ltnp 'sport = {where.port}'. End it, or choose another port for etcd.",
+                    f"{who} cannot listen on {where}: another program does.",
+                    hint=f"See who: ss -ltnp 'sport = {where.port}'. End it, or choose another port.",
                 ) from error
             raise ConfigError(
-                f"etcd cannot listen on {where}: {error.strerror}.",
+                f"{who} cannot listen on {where}: {error.strerror}.",
                 hint="Name an IP address of this machine, or 0.0.0.0, and a port above 1023.",
             ) from error
 

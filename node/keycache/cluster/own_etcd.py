@@ -28,10 +28,12 @@ def listening(where: HostPort) -> HostPort:
     return where if where.is_address else HostPort(_EVERYWHERE, where.port)
 
 
-def check_places(*where: HostPort) -> None:
-    """Raises ConfigError when etcd could not listen there."""
+def check_places(*where: HostPort, join: str = "") -> None:
+    """Raises ConfigError when etcd could not listen there, or the node on `join` for those that join (host:port; empty: it does not)."""
     for one in where:
         check_free(listening(one))
+    if join:
+        check_free(listening(host_port(join)), "The node, for nodes that join (listen.join),")
 
 
 def tls_of(pki: NodePki) -> EtcdTls:

@@ -17,6 +17,7 @@ from pathlib import Path
 from keycache.cache import KeyCache
 from keycache.client.joining import JoinConnection, join_connection
 from keycache.cluster.etcd_binary import find_etcd
+from keycache.cluster.etcd_spec import HostPort as EtcdPlace
 from keycache.cluster.managed_etcd import START_BYTES
 from keycache.cluster.own_etcd import DIRECTORY, check_places, host_port
 from keycache.cluster.standing import StandingFile
@@ -38,7 +39,8 @@ from keycache.pki.joining import abandon_join, accept_admission, prepare_join
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a node is. `names`: for its certificate. `etcd_client`, `etcd_peer`: host:port for an etcd of its own. `configured`: its
-    configuration names an etcd. `join`: host:port of its port for joins; None: it has none."""
+    configuration names an etcd. `join`: where others reach its port for joins; None: it has none open. `listen_join`: what that port is to
+    be bound to (host:port); empty: it is off."""
 
     data_dir: Path
     node: NodeId
@@ -49,6 +51,7 @@ class Place:
     etcd_peer: str
     configured: bool
     join: HostPort | None
+    listen_join: str
 
 
 class FormingDesk(Forming):
@@ -82,7 +85,7 @@ class FormingDesk(Forming):
             client, peer = host_port(place.etcd_client), host_port(place.etcd_peer)
             checks = (
                 await _checked("etcd", _etcd_version()),
-                await _checked("ports", _passes(lambda: check_places(client, peer), f"{client} and {peer} are free.")),
+                await _checked("ports", _ports(place.listen_join, client, peer)),
                 await _checked("disk", _passes(lambda: _room(place.data_dir), "There is room for etcd.")),
                 await _checked("settings", _passes(lambda: self._cache.settings_in_force, "The settings in force are known.")),
             )
@@ -111,6 +114,8 @@ class FormingDesk(Forming):
             if standing is not None and standing.phase is Phase.ADOPTING and standing.authority == parsed.authority.hex():
                 return await self._begun(standing.cluster, ())  # begun before, and going on
             self._refuse_member(place)
+            own = (await _checked("ports", _ports(place.listen_join)),)
+            require(own, skip)
             host = await find_host(parsed, now=self._clock.now())
             pki = place.data_dir / "pki"
             request = prepare_join(pki, place.node)
@@ -134,7 +139,7 @@ class FormingDesk(Forming):
                     report = await _last(connection, application(dry=True), DryRun)
                     require(report.checks, skip)
                     if dry_run:
-                        return Begun(cluster="", checks=report.checks, entries=begun.entries)
+                        return Begun(cluster="", checks=(*own, *report.checks), entries=begun.entries)
                     admission = await _last(connection, application(dry=False), Admission)
                 if not discard:
                     await self._refuse_to_expire(admission)
@@ -160,7 +165,7 @@ class FormingDesk(Forming):
                     discard=discard,
                 ),
             )
-            return Begun(cluster=admission.cluster, checks=report.checks, entries=begun.entries)
+            return Begun(cluster=admission.cluster, checks=(*own, *report.checks), entries=begun.entries)
 
     async def make_token(self, ttl: timedelta, actor: str) -> MadeToken:
         """As the port."""
@@ -272,6 +277,11 @@ async def _checked(name: str, check: Awaitable[str]) -> Check:
 async def _etcd_version() -> str:
     found = await find_etcd()
     return f"{found.path} is etcd {'.'.join(map(str, found.version))}."
+
+
+async def _ports(join: str, *etcd: EtcdPlace) -> str:
+    check_places(*etcd, join=join)
+    return f"{', '.join([*map(str, etcd), *([join] if join else [])]) or 'None'}: free."
 
 
 async def _passes(check: Callable[[], object], detail: str) -> str:
