@@ -212,7 +212,11 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 removed=cache.find_removal,
             )
             opened.append(server)
-            http = HttpServer(metrics=Scrape(cache, pool, metrics), not_ready=cache.not_ready)
+            joining = standing is not None and standing.phase is Phase.ADOPTING and not standing.founded
+            http = HttpServer(
+                metrics=Scrape(cache, pool, metrics),
+                not_ready=lambda: cache.not_ready() or (cache.cluster.forming if joining else ""),
+            )
             yield Node(
                 cache=cache,
                 server=server,
