@@ -109,14 +109,7 @@ class Node:
 
     def call(self, *arguments: str) -> dict[str, Any]:
         """The answer of one `keycache ... --json`. Exit code 1 is an answer too: something was refused or not found."""
-        done = subprocess.run(
-            [COMMAND, *arguments, "--json"],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = self._run(*arguments, "--json")
         try:
             answer = json.loads(done.stdout)
         except ValueError:
@@ -130,14 +123,7 @@ class Node:
 
     def text(self, *arguments: str) -> str:
         """What one `keycache ...` printed. Raises QuickstartError."""
-        done = subprocess.run(
-            [COMMAND, *arguments],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = self._run(*arguments)
         if done.returncode:
             raise QuickstartError(f"'keycache {arguments[0]}' failed with exit code {done.returncode}:\n{done.stderr.strip()}")
         return done.stdout
@@ -159,6 +145,16 @@ class Node:
         self._process = None
         if code != 0 and self._started:
             raise QuickstartError(f"The node stopped with exit code {code}:\n{self._last_words()}")
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def _environment(self) -> dict[str, str]:
         """Ours, without settings that are meant for another node."""

@@ -156,6 +156,8 @@ async def test_who_may_not_join_is_told_why_and_nothing_is_changed(tmp_path: Pat
         withdrawn = await keycache(first, "cluster", "token")
         await keycache(first, "cluster", "token", "--revoke", withdrawn["id"])
         assert "withdrawn" in await keycache(second, "cluster", "join", "--token", withdrawn["token"], code=1)
+        assert (await keycache(second, "cluster", "join", "--token", token, "--dry-run"))["checks"]
+        assert not (second / "pki.joining").exists()
         await keycache(second, "cluster", "join", "--token", token)
         assert "used by another node" in await keycache(third, "cluster", "join", "--token", token, code=1)
         assert not (third / "cluster.json").exists()

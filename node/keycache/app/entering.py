@@ -42,7 +42,7 @@ async def enter(config: Config, node: Node, clock: SystemClock) -> None:
 async def _leave(config: Config, node: Node, standing: Standing, clock: SystemClock) -> None:
     """ORDER: the node's own log has everything BEFORE the node gives up anything of the cluster, and the standing goes LAST: whatever
     cuts this off, it is begun again, and done again does no harm."""
-    await work_alone(standing, cache=node.cache, clock=clock, own=node.own_log)
+    await work_alone(cache=node.cache, clock=clock, own=node.own_log)
     if not standing.founded:
         await take_out(standing, log=cluster_log(standing, node.pki).log, node=node.place().node, now=clock.now())
         await asyncio.to_thread(return_to_own, config.data_dir / "pki")

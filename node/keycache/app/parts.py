@@ -68,7 +68,7 @@ def configured_log(cluster: Cluster) -> Shared | None:
 
 
 def node_id_of(data_dir: Path) -> NodeId:
-    """Made at the first start, kept for ever."""
+    """Made at the first start, kept until the node leaves a cluster."""
     path = data_dir / NODE_ID_FILE
     known = (read(path) or b"").decode("ascii", "replace").strip()
     if not known:

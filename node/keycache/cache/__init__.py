@@ -27,10 +27,10 @@ from keycache.cache.results import NodeStatus
 from keycache.cache.tokens import Tokens
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
-from keycache.codec.joining import encode_removal
+from keycache.codec.joining import removal_changes
 from keycache.domain.errors import KeycacheError, StoreError
 from keycache.domain.examination import DirectionPolicy
-from keycache.domain.log import ABSENT, SETTINGS, Transaction, member_key, node_key, removed_key, witness_key
+from keycache.domain.log import ABSENT, SETTINGS, Transaction
 from keycache.domain.membership import Witness
 from keycache.domain.names import ClusterIdentity, NodeId
 from keycache.domain.nodes import ClusterNode
@@ -278,12 +278,8 @@ class KeyCache:
 
     async def dismiss(self, node: NodeId, actor: str) -> None:
         """It belongs to the cluster no more. Raises LogUnavailable."""
-        removal = Removal(node=node, at=self._ports.clock.now(), actor=actor)
-        await self._writer.act(
-            self.journal.entry_of(actor, "NODE_REMOVE", node.text),
-            puts={removed_key(node): encode_removal(removal)},
-            deletes=(node_key(node), witness_key(node), member_key(node)),
-        )
+        puts, deletes = removal_changes(Removal(node=node, at=self._ports.clock.now(), actor=actor))
+        await self._writer.act(self.journal.entry_of(actor, "NODE_REMOVE", node.text), puts=puts, deletes=deletes)
 
     def expired_under(self, timeouts: Timeouts, now: datetime) -> tuple[Candidate, ...]:
         """What would be expired by those timeouts. Reads the whole replica."""

@@ -7,15 +7,14 @@ standing: MERGE, or DISCARD. So there is one way in which entries ever get into 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 
 from keycache.cache import KeyCache
-from keycache.codec.joining import encode_node, encode_removal
+from keycache.codec.joining import encode_node, removal_changes
 from keycache.domain.errors import KeycacheError
-from keycache.domain.log import ABSENT, Transaction, member_key, node_key, removed_key, witness_key
+from keycache.domain.log import ABSENT, Transaction, node_key
 from keycache.domain.names import ClusterIdentity, NodeId
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import Clock, EntryLog
@@ -33,40 +32,27 @@ LOOK_SECONDS, AGAIN_SECONDS = 0.1, 5.0
 async def adopt(
     standing: Standing, *, cache: KeyCache, clock: Clock, own: ClusterNode, write: Callable[[Standing], None]
 ) -> None:
-    """Until the node is a MEMBER. Survives everything that may pass; `cache.cluster.forming` tells what it waits for."""
-    if standing.phase is Phase.MEMBER:
-        return
-    doing = f"This node is becoming a part of cluster {standing.cluster}."
-    cache.cluster.forming = doing
+    """Until the node is a MEMBER."""
+
+    async def settle() -> None:
+        key = node_key(own.node)
+        await cache.replicator.log.commit(Transaction(compare={key: ABSENT}, puts={key: encode_node(own)}))
+        write(replace(standing, phase=Phase.MEMBER))
+
+    way = Way.DISCARD if standing.discard else Way.MERGE
     actor = "cluster create" if standing.founded else "cluster join"
-    while True:
-        try:
-            if await _arrived(standing, cache, actor):
-                await cache.replicator.log.commit(
-                    Transaction(compare={node_key(own.node): ABSENT}, puts={node_key(own.node): encode_node(own)})
-                )
-                write(replace(standing, phase=Phase.MEMBER))
-                break
-        except KeycacheError as error:
-            cache.cluster.forming = f"{doing} It waits: {error}"
-            _log.warning("not yet in the cluster", cluster=standing.cluster, problem=str(error))
-            await clock.sleep(AGAIN_SECONDS)
-        await clock.sleep(LOOK_SECONDS)
+    await _go_over(standing.identity, way, actor, cache=cache, clock=clock, settle=settle)
     cache.cluster.forming = ""
     _log.info("in the cluster", cluster=standing.cluster, identity=standing.identity.text)
 
 
-async def work_alone(standing: Standing, *, cache: KeyCache, clock: Clock, own: ClusterIdentity) -> None:
+async def work_alone(*, cache: KeyCache, clock: Clock, own: ClusterIdentity) -> None:
     """Until the node follows its own log, of the identity `own`, with all that it has."""
-    leaving = replace(standing, identity=own, discard=False)
-    while True:
-        try:
-            if await _arrived(leaving, cache, "cluster leave"):
-                return
-        except KeycacheError as error:
-            _log.warning("not yet out of the cluster", cluster=standing.cluster, problem=str(error))
-            await clock.sleep(AGAIN_SECONDS)
-        await clock.sleep(LOOK_SECONDS)
+
+    async def settle() -> None:
+        return
+
+    await _go_over(own, Way.MERGE, "cluster leave", cache=cache, clock=clock, settle=settle)
 
 
 async def take_out(standing: Standing, *, log: EntryLog, node: NodeId, now: datetime) -> None:
@@ -74,12 +60,8 @@ async def take_out(standing: Standing, *, log: EntryLog, node: NodeId, now: date
     removal = Removal(node=node, at=now, actor="cluster leave")
     try:
         log.bind(standing.identity)
-        gone = Transaction(
-            compare={},
-            puts={removed_key(node): encode_removal(removal)},
-            deletes=(node_key(node), witness_key(node), member_key(node)),
-        )
-        await log.commit(gone)
+        puts, deletes = removal_changes(removal)
+        await log.commit(Transaction(compare={}, puts=puts, deletes=deletes))
     except KeycacheError as error:
         _log.warning(
             "the cluster does not know that this node left", problem=str(error), hint="keycache cluster remove, on another node"
@@ -88,15 +70,42 @@ async def take_out(standing: Standing, *, log: EntryLog, node: NodeId, now: date
         await log.close()
 
 
-async def _arrived(standing: Standing, cache: KeyCache, actor: str) -> bool:
-    """Whether this node follows its cluster's log. Raises KeycacheError: nothing is lost, try again."""
+async def _go_over(
+    identity: ClusterIdentity,
+    way: Way,
+    actor: str,
+    *,
+    cache: KeyCache,
+    clock: Clock,
+    settle: Callable[[], Awaitable[None]],
+) -> None:
+    """Until the node follows the log of that identity, and `settle` is done. Survives everything that may pass;
+    `cache.cluster.forming` tells what it waits for."""
+    doing, told = cache.cluster.forming, ""
+    while True:
+        try:
+            if await _arrived(identity, way, cache, actor):
+                await settle()
+                return
+            waits = cache.replicator.reason
+            pause = LOOK_SECONDS
+        except KeycacheError as error:  # nothing is lost
+            waits = f"It waits: {error}"
+            pause = AGAIN_SECONDS
+            if waits != told:
+                _log.warning("not there yet", doing=doing, problem=str(error))
+            told = waits
+        cache.cluster.forming = f"{doing} {waits}".strip()
+        await clock.sleep(pause)
+
+
+async def _arrived(identity: ClusterIdentity, way: Way, cache: KeyCache, actor: str) -> bool:
+    """Whether this node follows its log. Raises KeycacheError."""
     replicator = cache.replicator
     if replicator.state is LinkState.FOLLOWING:
         return True
     report = replicator.report
-    if replicator.state is LinkState.REFUSED and report is not None and report.log_identity in {None, standing.identity}:
-        await cache.resolving.resolve(Way.DISCARD if standing.discard else Way.MERGE, actor)
+    if replicator.state is LinkState.REFUSED and report is not None and report.log_identity in {None, identity}:
+        await cache.resolving.resolve(way, actor)
         return True
-    with contextlib.suppress(KeycacheError):
-        cache.cluster.forming = f"This node is becoming a part of cluster {standing.cluster}. {replicator.reason}".strip()
     return False

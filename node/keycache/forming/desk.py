@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from keycache.cache import KeyCache
 from keycache.client.joining import JoinConnection, join_connection
@@ -34,6 +35,8 @@ from keycache.pki import NodePki
 from keycache.pki.bootstrap import find_host
 from keycache.pki.identity import PrivateKey
 from keycache.pki.joining import abandon_join, accept_admission, prepare_join
+
+Answer = TypeVar("Answer", DryRun, Admission)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,7 @@ class FormingDesk(Forming):
                     report = await _last(connection, application(dry=True), DryRun)
                     require(report.checks, skip)
                     if dry_run:
+                        abandon_join(pki)
                         return Begun(cluster="", checks=(*own, *report.checks), entries=begun.entries)
                     admission = await _last(connection, application(dry=False), Admission)
                 if not discard:
@@ -259,7 +263,7 @@ class FormingDesk(Forming):
         self._turn()
 
 
-async def _last(connection: JoinConnection, application: Application, kind: type[DryRun | Admission]):  # type: ignore[no-untyped-def]
+async def _last(connection: JoinConnection, application: Application, kind: type[Answer]) -> Answer:
     """The answer of that kind, which ends the stream. Raises KeycacheError."""
     async for progress in connection.join(application):
         if isinstance(progress, kind):

@@ -115,19 +115,23 @@ def register(group: typer.Typer) -> None:
 
 def _make(call: Call, ttl: str) -> None:
     from keycache import codec
+    from keycache.cli import present
     from keycache.v1.cluster_pb2 import CreateTokenRequest
 
     request = CreateTokenRequest(ttl=codec.duration(parse_span(ttl)))
     answer = talk(call, lambda node: node.call(node.cluster.CreateToken, request))
     until = answer.listed.expires_at.ToDatetime()
     if call.json:
-        screen.show_json({"token": answer.token, "id": answer.listed.id, "expires_at": f"{until:%Y-%m-%dT%H:%M:%SZ}"})
+        screen.show_json(
+            {"token": answer.token, "id": answer.listed.id, "expires_at": present.moment(answer.listed, "expires_at")}
+        )
         return
     screen.say(answer.token)
     screen.note(f"Good once, until {until:%Y-%m-%d %H:%M} UTC. On the new node: keycache cluster join --token ...")
 
 
 def _list(call: Call) -> None:
+    from keycache.cli import present
     from keycache.v1.cluster_pb2 import ListTokensRequest
 
     answer = talk(call, lambda node: node.call(node.cluster.ListTokens, ListTokensRequest()))
@@ -135,7 +139,7 @@ def _list(call: Call) -> None:
         {
             "id": one.id,
             "created_by": one.created_by,
-            "expires_at": f"{one.expires_at.ToDatetime():%Y-%m-%dT%H:%M:%SZ}",
+            "expires_at": present.moment(one, "expires_at"),
             "used_by": one.used_by,
         }
         for one in answer.tokens
