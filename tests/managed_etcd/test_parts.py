@@ -210,7 +210,7 @@ def _report(
 ) -> MemberReport:
     member = Member(
         id=number,
-        name=f"m{number}" if name is None else name,
+        name=f"n{number}" if name is None else name,
         peer_urls=(f"https://10.0.0.{number}:7651",),
         client_urls=(f"https://10.0.0.{number}:7650",),
         is_learner=learner,
@@ -235,7 +235,7 @@ def _known(number: int) -> KnownNode:
     return KnownNode(name=f"n{number}", peer_url=f"https://10.0.0.{number}:7651")
 
 
-def test_nodes_and_members_are_brought_together_by_their_peer_url() -> None:
+def test_nodes_and_members_are_brought_together_by_name_and_those_never_started_by_their_peer_url() -> None:
     nodes = [_known(1), _known(2), _known(3), KnownNode(name="n4", may_sit=False, leaving=True)]
     reports = [_report(1), _report(2, learner=True, index=95), _report(9, learner=True, index=None, name="")]
     seating = SeatWatch().look(nodes, reports, monotonic=5.0)
@@ -246,6 +246,15 @@ def test_nodes_and_members_are_brought_together_by_their_peer_url() -> None:
     assert third == NodeSeat(name="n3")
     assert fourth == NodeSeat(name="n4", may_sit=False, leaving=True)
     assert (stray.seat, stray.started, stray.answers, stray.caught_up) == (Seat.LEARNER, False, False, False)
+
+
+def test_a_node_in_the_place_of_another_does_not_take_its_member_for_its_own() -> None:
+    gone = KnownNode(name="n1", answers=False, may_sit=False, leaving=True)
+    new = KnownNode(name="new", peer_url="https://10.0.0.1:7651")
+    seating = SeatWatch().look([new, gone], [_report(1, index=None), _report(2)], monotonic=0.0)
+    assert [(node.name, node.seat) for node in seating.nodes] == [("new", Seat.NONE), ("n1", Seat.VOTER), ("2", Seat.VOTER)]
+    seating = SeatWatch().look([new], [_report(1, name="", learner=True, index=None)], monotonic=0.0)
+    assert [(node.name, node.seat, node.started) for node in seating.nodes] == [("new", Seat.LEARNER, False)]
 
 
 def test_silence_is_counted_from_when_it_was_first_seen_and_ends_with_an_answer() -> None:

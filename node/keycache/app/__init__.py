@@ -28,8 +28,8 @@ from keycache.app.places import certificate_names, place_of, reached_at
 from keycache.app.scrape import Scrape
 from keycache.cache import NodeFacts, Ports, build
 from keycache.clock import SystemClock
-from keycache.cluster.managed_etcd import ManagedEtcd
-from keycache.cluster.own_etcd import own_etcd
+from keycache.cluster.etcd_members import EtcdMembers
+from keycache.cluster.own_etcd import OwnEtcd, tls_of
 from keycache.cluster.standing import StandingFile
 from keycache.config import Config, Endpoint
 from keycache.domain.capacity import advise
@@ -38,6 +38,7 @@ from keycache.domain.names import NodeId
 from keycache.domain.standing import Phase, Standing
 from keycache.forming.desk import FormingDesk, Place
 from keycache.forming.hosting import Hosting
+from keycache.forming.seating import SeatKeeper
 from keycache.harvest.budget import Budget
 from keycache.metrics import HttpServer, Metrics
 from keycache.pki import NodePki, open_pki, write_private
@@ -120,6 +121,8 @@ async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event) -> 
                     group.create_task(_renew(node.pki, node.server, clock), name="renewal"),
                     group.create_task(enter(config, node, clock), name="entering"),
                 ]
+                if node.keeper is not None:
+                    tasks.append(group.create_task(node.keeper.run(), name="seats"))
                 await _either(stopping, node.turning)
                 _log.info("node stopping" if stopping.is_set() else "node goes over", grace_seconds=GRACE_SECONDS)
             finally:  # also when a port is taken or a flow fails: gRPC's server must not outlive the loop
@@ -136,20 +139,15 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
     number = version("keycache")
     store = await asyncio.to_thread(open_store, config.data_dir)
     shared: Shared | None = None
-    etcd: ManagedEtcd | None = None
-    running: asyncio.Task[None] | None = None
+    etcd: OwnEtcd | None = None
+    members: EtcdMembers | None = None
     try:
         kept, node_id = StandingFile(config.data_dir), node_id_of(config.data_dir)
         standing = kept.now
         pki = _pki(config, standing, node_id, clock)
         alone = standing is None or standing.phase is Phase.LEAVING
-        if standing is not None and not alone:
-            try:
-                etcd = await own_etcd(standing, data_dir=config.data_dir, node=node_id, pki=pki, quota=config.cluster.quota)
-            except KeycacheError as error:  # what is here is served all the same
-                _log.error("etcd not running", problem=str(error))
-        if etcd is not None:
-            running = asyncio.create_task(etcd.run(), name="etcd")
+        if standing is not None and not alone and standing.etcd_client:
+            etcd = await _own_etcd(config, standing, node_id, pki)
         cursor = store.replica.cursor()
         if standing is not None and alone and (cursor is None or cursor.identity != store.log.identity):
             store.log.begin_anew()  # what it holds is from before the cluster
@@ -193,9 +191,14 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 cache.cluster.forming = f"This node is on its way {'out of' if alone else 'into'} cluster {standing.cluster}."
             turning = asyncio.Event()
             opened: list[Server] = []
+            keepers: list[SeatKeeper] = []
 
             def place() -> Place:
                 return place_of(config, node_id, number, opened[0])
+
+            async def vacate() -> None:
+                for keeper in keepers:
+                    await keeper.vacate()
 
             join = None if standing is None or config.listen.join is None else str(config.listen.join)
             server = Server(
@@ -208,10 +211,26 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 admitter=None
                 if standing is None
                 else Hosting(cache=cache, pki=pki, standing=kept, version=number, clock=clock),
-                forming=FormingDesk(place=place, standing=kept, cache=cache, pki=pki, clock=clock, turn=turning.set),
+                forming=FormingDesk(
+                    place=place, standing=kept, cache=cache, pki=pki, clock=clock, turn=turning.set, vacate=vacate
+                ),
                 removed=cache.find_removal,
             )
             opened.append(server)
+            if shared is not None and standing is not None:
+                members = EtcdMembers(standing.endpoints, tls_of(pki))
+                keepers.append(
+                    SeatKeeper(
+                        node=node_id,
+                        cache=cache,
+                        own=etcd,
+                        members=members,
+                        client=shared.client,
+                        standing=kept,
+                        clock=clock,
+                        quota=config.cluster.quota,
+                    )
+                )
             joining = standing is not None and standing.phase is Phase.ADOPTING and not standing.founded
             http = HttpServer(
                 metrics=Scrape(cache, pool, metrics),
@@ -223,6 +242,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 http=http,
                 pki=pki,
                 shared=shared,
+                keeper=keepers[0] if keepers else None,
                 standing=kept,
                 own_log=store.log.identity,
                 place=place,
@@ -231,10 +251,31 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
     finally:
         if shared is not None:
             await shared.log.close()
-        if etcd is not None and running is not None:
+        if members is not None:
+            await members.close()
+        if etcd is not None:
             await etcd.stop()
-            await running
         await asyncio.to_thread(store.close)
+
+
+async def _own_etcd(config: Config, standing: Standing, node: NodeId, pki: NodePki) -> OwnEtcd:
+    """Started if it has data, or is to be founded; else once the others have added it (`forming.seating`)."""
+    own = OwnEtcd(
+        cluster=standing.cluster,
+        client=standing.etcd_client,
+        peer=standing.etcd_peer,
+        data_dir=config.data_dir,
+        node=node,
+        pki=pki,
+        quota=config.cluster.quota,
+    )
+    founds = standing.founded and standing.phase is Phase.ADOPTING
+    if own.has_data or founds:
+        try:
+            await own.start(found=founds)
+        except KeycacheError as error:  # what is here is served all the same
+            _log.error("etcd not running", problem=str(error))
+    return own
 
 
 def _pki(config: Config, standing: Standing | None, node: NodeId, clock: SystemClock) -> NodePki:

@@ -19,6 +19,7 @@ from keycache.etcd.connection import EtcdTls
 from keycache.etcd.log import EtcdLog
 from keycache.etcd.monitor import EtcdMonitor
 from keycache.forming.desk import Place
+from keycache.forming.seating import SeatKeeper
 from keycache.metrics import HttpServer
 from keycache.pki import NodePki, write_private
 from keycache.pki.files import read
@@ -33,17 +34,19 @@ class Shared:
 
     log: EtcdLog
     monitor: EtcdMonitor
+    client: EtcdClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """What was built. `shared` None: the node works alone. `turning`: it is to be built anew."""
+    """What was built. `shared` None: the node works alone. `keeper` None: or others run etcd. `turning`: it is to be built anew."""
 
     cache: KeyCache
     server: Server
     http: HttpServer
     pki: NodePki
     shared: Shared | None
+    keeper: SeatKeeper | None
     standing: StandingFile
     own_log: ClusterIdentity
     place: Callable[[], Place]
@@ -52,7 +55,7 @@ class Node:
 
 def cluster_log(standing: Standing, pki: NodePki) -> Shared:
     client = EtcdClient(standing.endpoints, tls_of(pki))
-    return Shared(log=EtcdLog(client, standing.cluster), monitor=EtcdMonitor(client))
+    return Shared(log=EtcdLog(client, standing.cluster), monitor=EtcdMonitor(client), client=client)
 
 
 def configured_log(cluster: Cluster) -> Shared | None:
@@ -64,7 +67,7 @@ def configured_log(cluster: Cluster) -> Shared | None:
         ca, certificate, key = (b"" if path is None else read(path) or b"" for path in files)
         tls = EtcdTls(ca=ca, certificate=certificate, key=key)
     client = EtcdClient(cluster.endpoints, tls)
-    return Shared(log=EtcdLog(client, cluster.name), monitor=EtcdMonitor(client))
+    return Shared(log=EtcdLog(client, cluster.name), monitor=EtcdMonitor(client), client=client)
 
 
 def node_id_of(data_dir: Path) -> NodeId:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from keycache.cache.belonging import Belonging
 from keycache.cache.cluster import ClusterDesk
 from keycache.cache.deletions import Deletions
 from keycache.cache.delivery import Delivery
@@ -27,7 +28,6 @@ from keycache.cache.results import NodeStatus
 from keycache.cache.tokens import Tokens
 from keycache.cache.writer import Writer
 from keycache.codec import encode_settings
-from keycache.codec.joining import removal_changes
 from keycache.domain.errors import KeycacheError, StoreError
 from keycache.domain.examination import DirectionPolicy
 from keycache.domain.log import ABSENT, SETTINGS, Transaction
@@ -206,6 +206,7 @@ class KeyCache:
         self._deletions = Deletions(writer=writer, replica=replica, timekeeper=timekeeper)
         self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
         self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
+        self.belonging = Belonging(writer=writer, replica=replica, clock=ports.clock, journal=self.journal)
         self.issuers = Issuers(
             writer=writer,
             replica=replica,
@@ -275,11 +276,6 @@ class KeyCache:
     def nodes(self) -> Mapping[NodeId, ClusterNode]:
         """Those that belong to the cluster, whether they run or not."""
         return self._view.nodes
-
-    async def dismiss(self, node: NodeId, actor: str) -> None:
-        """It belongs to the cluster no more. Raises LogUnavailable."""
-        puts, deletes = removal_changes(Removal(node=node, at=self._ports.clock.now(), actor=actor))
-        await self._writer.act(self.journal.entry_of(actor, "NODE_REMOVE", node.text), puts=puts, deletes=deletes)
 
     def expired_under(self, timeouts: Timeouts, now: datetime) -> tuple[Candidate, ...]:
         """What would be expired by those timeouts. Reads the whole replica."""

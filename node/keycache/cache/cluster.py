@@ -23,7 +23,7 @@ _NEEDING_A_PERSON = {PurgeState.HELD_MASS_EXPIRY.value, PurgeState.HELD_CLOCK.va
 class ClusterDesk:
     """`own`: this node, and when it started. `address`: where others reach it. `endpoints` of etcd as last looked at, and `advice` on
     them, are fed from outside; so is `forming`: what this node does or waits for on its way into a cluster
-    or out of one, empty once it is there."""
+    or out of one, empty once it is there; and `seating`: why etcd's members cannot be made what they should be."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class ClusterDesk:
         self._purging = purger
         self.address = own.address
         self.forming = ""
+        self.seating = ""
         self.endpoints: tuple[EtcdEndpoint, ...] = ()
         self.advice: tuple[str, ...] = ()
 
@@ -129,6 +130,8 @@ class ClusterDesk:
             report = self._replicator.report
             told.append("This node does not take its log as it is." if report is None else report.hint)
         told.extend(self.advice)
+        if self.seating:
+            told.append(f"etcd's members are not as they should be. {self.seating}")
         if self._roster.has_double:
             told.append(
                 f"Another node calls itself by this node's id, {self._own.node_id}: its data directory was copied. Stop one of them, "

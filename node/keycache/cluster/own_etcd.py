@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from keycache.cluster.etcd_binary import find_etcd
 from keycache.cluster.etcd_spec import EtcdSpec, HostPort, Peer, TlsPaths
-from keycache.cluster.managed_etcd import ManagedEtcd, check_free
+from keycache.cluster.managed_etcd import EtcdState, ManagedEtcd, check_free
 from keycache.domain.names import NodeId
-from keycache.domain.standing import Standing
 from keycache.etcd.connection import EtcdTls
 from keycache.pki import NodePki
 from keycache.pki.authority import NODE_HOST
@@ -41,23 +42,67 @@ def tls_of(pki: NodePki) -> EtcdTls:
     return EtcdTls(ca=pki.trusted, certificate=pki.server.certificate, key=pki.server.key.pem)
 
 
-async def own_etcd(standing: Standing, *, data_dir: Path, node: NodeId, pki: NodePki, quota: int) -> ManagedEtcd | None:
-    """None: this node runs none. `quota`: bytes, 0 for etcd's default. Raises ConfigError: no etcd that will do is installed."""
-    if not standing.etcd_client:
-        return None
-    client, peer = host_port(standing.etcd_client), host_port(standing.etcd_peer)
-    tls = TlsPaths(certificate=pki.etcd_file, key=pki.etcd_file, ca=pki.trusted_file, allowed_name=NODE_HOST)
-    spec = EtcdSpec(
-        name=node.text,
-        data_dir=data_dir / DIRECTORY,
-        client=client,
-        peer=peer,
-        listen_host="" if client.is_address and peer.is_address else _EVERYWHERE,
-        client_tls=tls,
-        peer_tls=tls,
-        initial_cluster=(Peer(name=node.text, url=peer.url),),
-        is_new=True,
-        token=standing.cluster,
-        **({"quota_bytes": quota} if quota else {}),
-    )
-    return ManagedEtcd(spec, await find_etcd(), tls_of(pki))
+class OwnEtcd:
+    """At most one process, on one data directory, in the life of one node. `client`, `peer`: host:port as others reach it."""
+
+    def __init__(self, *, cluster: str, client: str, peer: str, data_dir: Path, node: NodeId, pki: NodePki, quota: int) -> None:
+        """`cluster`: its name. `data_dir`: of the node. `quota`: bytes, 0 for etcd's default."""
+        self.client, self.peer = host_port(client), host_port(peer)
+        self._cluster = cluster
+        self._data_dir = data_dir / DIRECTORY
+        self._node = node
+        self._pki = pki
+        self._quota = quota
+        self._etcd: ManagedEtcd | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def has_data(self) -> bool:
+        return (self._data_dir / "member").exists()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether somebody looks after it, though the process may have ended."""
+        return self._etcd is not None
+
+    @property
+    def is_useless(self) -> bool:
+        """etcd said that this member was removed: no start of it would help."""
+        return self._etcd is not None and self._etcd.state is EtcdState.UNUSABLE
+
+    async def start(self, others: Sequence[Peer] = (), *, found: bool = False) -> None:
+        """`others`: the members beside it, if it has no data. `found`: there are none and there is to be a new etcd. Raises ConfigError:
+        no etcd that will do is installed."""
+        binary = await find_etcd()
+        tls = TlsPaths(
+            certificate=self._pki.etcd_file, key=self._pki.etcd_file, ca=self._pki.trusted_file, allowed_name=NODE_HOST
+        )
+        spec = EtcdSpec(
+            name=self._node.text,
+            data_dir=self._data_dir,
+            client=self.client,
+            peer=self.peer,
+            listen_host="" if self.client.is_address and self.peer.is_address else _EVERYWHERE,
+            client_tls=tls,
+            peer_tls=tls,
+            initial_cluster=(Peer(name=self._node.text, url=self.peer.url), *others),
+            is_new=found,
+            token=self._cluster,
+            **({"quota_bytes": self._quota} if self._quota else {}),
+        )
+        self._etcd = ManagedEtcd(spec, binary, tls_of(self._pki))
+        self._task = asyncio.create_task(self._etcd.run(), name="etcd")
+
+    async def stop(self) -> None:
+        """In order. Harmless if it was not started."""
+        if self._etcd is not None and self._task is not None:
+            await self._etcd.stop()
+            await self._task
+        self._etcd = self._task = None
+
+    async def clear(self) -> None:
+        """Stop it and remove its data, which etcd has no more use for. Raises ConfigError."""
+        etcd = self._etcd
+        await self.stop()
+        if etcd is not None:
+            await etcd.clear()

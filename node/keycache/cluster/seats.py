@@ -15,7 +15,8 @@ SYNC_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownNode:
-    """A node of the cluster. `peer_url`: of its etcd, by which its member is found; empty if it has none. The rest as in `NodeSeat`."""
+    """A node of the cluster. `name`: of it and of its member of etcd. `peer_url`: by which its member is found as long as that has not
+    started and has no name; empty if the node runs no etcd. The rest as in `NodeSeat`."""
 
     name: str
     peer_url: str = ""
@@ -41,8 +42,9 @@ class SeatWatch:
 
     def look(self, nodes: Sequence[KnownNode], reports: Sequence[MemberReport], *, monotonic: float) -> Seating:
         """`reports`: of `EtcdMembers.survey`. `monotonic`: seconds."""
-        by_url = {url: report for report in reports for url in report.member.peer_urls}
-        owned = [(node, by_url.get(node.peer_url)) for node in nodes]
+        by_name = {report.member.name: report for report in reports if report.member.has_started}
+        by_url = {url: report for report in reports if not report.member.has_started for url in report.member.peer_urls}
+        owned = [(node, by_name.get(node.name) or by_url.get(node.peer_url)) for node in nodes]
         known = {report.member.id for _, report in owned if report is not None}
         owned += [(KnownNode(name=f"{report.member.id:x}"), report) for report in reports if report.member.id not in known]
         end = max((report.status.raft_index for report in reports if report.status is not None), default=0)

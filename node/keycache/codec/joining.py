@@ -98,8 +98,9 @@ def decode_node(value: bytes) -> ClusterNode:
     )
 
 
-def node_leaving(value: bytes) -> bytes:
-    """The record again, of a node that leaves. What a later version wrote into it stays there. Raises InvalidInput."""
+def node_leaving(value: bytes, *, leaving: bool = True) -> bytes:
+    """The record again, of a node that leaves, or does not after all. What a later version wrote into it stays there. Raises
+    InvalidInput."""
     message = decode(record_pb2.ClusterNode, value)
-    message.leaving = True
+    message.leaving = leaving
     return message.SerializeToString(deterministic=True)

@@ -60,7 +60,7 @@ class EtcdClient:
         self._urls = tuple(endpoints)
         self._tls = tls
         self._receive_bytes = receive_bytes
-        self._made: list[Endpoint] = []
+        self._made: dict[str, Endpoint] = {}
         self._good = 0
         self._trouble_since: float | None = None
         self.is_closed = False
@@ -68,9 +68,10 @@ class EtcdClient:
     @property
     def endpoints(self) -> list[Endpoint]:
         """In the order given."""
-        if not self._made:
-            self._made = [Endpoint(url, self._tls, self._receive_bytes) for url in self._urls]
-        return self._made
+        for url in self._urls:
+            if url not in self._made:
+                self._made[url] = Endpoint(url, self._tls, self._receive_bytes)
+        return [self._made[url] for url in self._urls]
 
     async def call(
         self,
@@ -115,10 +116,20 @@ class EtcdClient:
                 raise _nobody(failures)
             await asyncio.sleep(PAUSE_SECONDS)
 
+    def use(self, endpoints: Sequence[str]) -> None:
+        """Ask these from now on, the preferred one first, as members come and go. What is under way on others goes on there as long as
+        it can: their channels are closed with the client. Raises ConfigError."""
+        for url in endpoints:
+            target_of(url)
+        if not endpoints or tuple(endpoints) == self._urls:
+            return
+        good, self._urls = self._urls[self._good], tuple(endpoints)
+        self._good = self._urls.index(good) if good in self._urls else 0
+
     async def close(self) -> None:
         """Requests under way end with LogUnavailable."""
         self.is_closed = True
-        for endpoint in self._made:
+        for endpoint in self._made.values():
             await endpoint.close()
 
     def _in_order(self) -> Iterator[Endpoint]:
@@ -149,7 +160,8 @@ class EtcdClient:
             raise
         except grpc.aio.UsageError as error:
             raise closed() from error
-        self._good = self.endpoints.index(endpoint)
+        if endpoint.url in self._urls:
+            self._good = self._urls.index(endpoint.url)
         return answer
 
     def _was_closed(self) -> bool:

@@ -67,14 +67,17 @@ class FormingDesk(Forming):
         pki: NodePki,
         clock: Clock,
         turn: Callable[[], None],
+        vacate: Callable[[], Awaitable[None]],
     ) -> None:
-        """`place`: known once the ports are open. `turn`: called when the node is to go over to what its standing says now."""
+        """`place`: known once the ports are open. `turn`: called when the node is to go over to what its standing says now. `vacate`: gives
+        up the node's place in etcd, or raises Refused."""
         self._place = place
         self._standing = standing
         self._cache = cache
         self._pki = pki
         self._clock = clock
         self._turn = turn
+        self._vacate = vacate
         self._alone = asyncio.Lock()
 
     async def create(self, name: str, *, dry_run: bool, skip: frozenset[str]) -> Begun:
@@ -117,7 +120,9 @@ class FormingDesk(Forming):
             if standing is not None and standing.phase is Phase.ADOPTING and standing.authority == parsed.authority.hex():
                 return await self._begun(standing.cluster, ())  # begun before, and going on
             self._refuse_member(place)
-            own = (await _checked("ports", _ports(place.listen_join)),)
+            etcd = await _checked("etcd", _etcd_version())
+            places = (host_port(place.etcd_client), host_port(place.etcd_peer)) if etcd.passed else ()
+            own = (etcd, await _checked("ports", _ports(place.listen_join, *places)))
             require(own, skip)
             host = await find_host(parsed, now=self._clock.now())
             pki = place.data_dir / "pki"
@@ -130,8 +135,8 @@ class FormingDesk(Forming):
                     version=place.version,
                     names=place.names,
                     grpc=place.grpc,
-                    etcd_client=None,
-                    etcd_peer=None,
+                    etcd_client=HostPort.parse(place.etcd_client) if etcd.passed else None,
+                    etcd_peer=HostPort.parse(place.etcd_peer) if etcd.passed else None,
                     clock=self._clock.now(),
                     entries=begun.entries,
                 )
@@ -159,12 +164,15 @@ class FormingDesk(Forming):
             except BaseException:
                 abandon_join(pki)
                 raise
+            await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
             self._go(
                 Standing(
                     cluster=admission.cluster,
                     identity=admission.identity,
                     phase=Phase.ADOPTING,
                     endpoints=tuple(url for member in admission.etcd_members for url in member.client_urls),
+                    etcd_client=place.etcd_client if etcd.passed else "",
+                    etcd_peer=place.etcd_peer if etcd.passed else "",
                     authority=parsed.authority.hex(),
                     discard=discard,
                 ),
@@ -199,13 +207,11 @@ class FormingDesk(Forming):
             if standing.phase is Phase.LEAVING:
                 return begun  # begun before, and going on
             others = [node for node in self._cache.nodes if node != place.node]
-            if standing.etcd_client and others:
-                raise Refused(
-                    f"This node runs the cluster's etcd, and {len(others)} other nodes need it.",
-                    hint="Let those leave first ('keycache cluster leave' there); those that are gone: 'keycache cluster remove'.",
-                )
             if not dry_run:
-                self._go(replace(standing, phase=Phase.LEAVING))
+                if others and standing.phase is Phase.MEMBER:
+                    await self._vacate()
+                # A cluster that goes on without the node that began it is not that node's own any more, and neither is its authority.
+                self._go(replace(standing, phase=Phase.LEAVING, founded=standing.founded and not others))
             return begun
 
     async def remove(self, node: str, actor: str) -> str:
@@ -223,12 +229,7 @@ class FormingDesk(Forming):
             raise Refused(
                 f"Node {chosen.node} lives.", hint="Run 'keycache cluster leave' there, or stop it and wait 15 seconds."
             )
-        if chosen.etcd_client_url:
-            raise Refused(
-                f"Node {chosen.node} runs the cluster's etcd.",
-                hint="Start it again, or let the others leave: they keep every entry.",
-            )
-        await self._cache.dismiss(chosen.node, actor)
+        await self._cache.belonging.dismiss(chosen.node, actor)
         return chosen.node.text
 
     def _refuse_member(self, place: Place) -> None:

@@ -70,7 +70,13 @@ class Hosting(Admitter):
         )  # its own preflight has refused, or was told to pass over them
         now = self._clock.now()
         issued = self._pki.sign_node(application.csr, node=applicant.node, names=applicant.names, now=now)
-        belongs = ClusterNode(node=applicant.node, address=str(applicant.grpc), joined_at=now)
+        belongs = ClusterNode(
+            node=applicant.node,
+            address=str(applicant.grpc),
+            joined_at=now,
+            etcd_client_url="" if applicant.etcd_client is None else f"https://{applicant.etcd_client}",
+            etcd_peer_url="" if applicant.etcd_peer is None else f"https://{applicant.etcd_peer}",
+        )
         await self._cache.tokens.use(application.token_id, application.secret, joiner, belongs)
         yield await self._admission(standing, issued.certificate)
 

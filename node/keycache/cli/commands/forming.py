@@ -75,7 +75,9 @@ def register(group: typer.Typer) -> None:
         if not dry_run:
             screen.confirm("Take this node out of its cluster?", yes=call.yes)
         request = LeaveClusterRequest(dry_run=dry_run)
-        _form(call, lambda node: node.call(node.cluster.LeaveCluster, request), dry_run=dry_run, mode="standalone")
+        _form(
+            call, lambda node: node.call(node.cluster.LeaveCluster, request, timeout=None), dry_run=dry_run, mode="standalone"
+        )
 
     @command(group, "remove", example="keycache cluster remove 7bd01c22")
     def remove(

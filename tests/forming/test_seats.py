@@ -1,0 +1,142 @@
+"""Nodes that run the etcd of their cluster together: who votes there, and what is left when one of them goes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from keycache.domain.entry import Origin
+from support.command import spawn
+from support.forming import exported, filled, in_cluster, keycache, places, seated, seats, token_of
+from support.scenario import Running, eventually, present, running
+from support.scenario_people import people
+
+DAY = timedelta(days=1)
+
+
+async def begun(stack: AsyncExitStack, folder: Path, **settings: str) -> Running:
+    """A node with 20 entries that has begun a cluster."""
+    node = await stack.enter_async_context(running(folder, **settings))
+    await filled(node, people("first", 20), {Origin.HARVESTED: 400 * DAY})
+    await keycache(folder, "cluster", "create", "--name", "mail")
+    return node
+
+
+async def node_id(folder: Path) -> str:
+    return str((await keycache(folder, "status"))["node_id"])
+
+
+async def everywhere(everything: dict[str, Any], *folders: Path) -> None:
+    async def look() -> bool | None:
+        return True if [await exported(folder) for folder in folders] == [everything] * len(folders) else None
+
+    assert await eventually(look)
+
+
+async def filled_through(folder: Path, file: Path, count: int) -> dict[str, Any]:
+    """What is imported into a running node by the command: only with a majority of etcd does it get there. As `exported`."""
+    before = set(await exported(folder))
+    lines = [person.line({Origin.IMPORTED: DAY}, present()) for person in people(file.name, count)]
+    await asyncio.to_thread(file.write_text, "\n".join(lines) + "\n")
+
+    async def imported() -> bool | None:
+        done = await asyncio.to_thread(spawn, "import", file, "--data-dir", folder)
+        return True if done.returncode == 0 else None  # refused while the members of etcd vote
+
+    assert await eventually(imported)
+    found = {key: value for key, value in (await exported(folder)).items() if key not in before}
+    assert len(found) == count
+    return found
+
+
+async def test_the_first_node_is_lost_for_good_and_replaced(tmp_path: Path) -> None:
+    """Two join at once; the voters are odd at each rest; without the first node writes go on, and another takes its place."""
+    first, second, third, fourth = (tmp_path / name for name in ("first", "second", "third", "fourth"))
+    async with AsyncExitStack() as stack:
+        host = await begun(stack, first, **places())
+        await filled(await stack.enter_async_context(running(second, **places())), people("second", 5), {Origin.IMPORTED: DAY})
+        await stack.enter_async_context(running(third, **places()))
+        tokens = [await token_of(first), await token_of(first)]
+        await asyncio.gather(
+            *(
+                keycache(folder, "cluster", "join", "--token", token)
+                for folder, token in zip((second, third), tokens, strict=True)
+            )
+        )
+        found = await seated(first, voters=3)
+        assert set(found) == {await node_id(folder) for folder in (first, second, third)}
+        everything = await exported(first)
+        assert len(everything) == 25
+
+        lost = await node_id(first)
+        host.kill()  # for good
+        more = await filled_through(second, tmp_path / "more", 5)
+        everything |= more
+        await everywhere(everything, second, third)
+
+        async def removed() -> bool | None:
+            done = await asyncio.to_thread(spawn, "cluster", "remove", lost, "--yes", "--data-dir", third)
+            return True if done.returncode == 0 else None  # it counts as alive for some seconds
+
+        assert await eventually(removed)
+        left = await seated(third, voters=1, learners=1)
+        assert lost not in left
+        await stack.enter_async_context(running(fourth, **places()))
+        await keycache(fourth, "cluster", "join", "--token", await token_of(third))
+        assert await node_id(fourth) in await seated(fourth, voters=3)
+        await everywhere(everything, second, third, fourth)
+
+
+async def test_the_first_node_leaves_and_the_others_go_on_and_it_joins_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    async with AsyncExitStack() as stack:
+        await begun(stack, first, **places())
+        authority = (first / "pki" / "ca.pem").read_bytes()
+        await stack.enter_async_context(running(second, **places()))
+        await keycache(second, "cluster", "join", "--token", await token_of(first))
+        await seated(second, voters=1, learners=1)
+        everything = await exported(second)
+        assert len(everything) == 20
+        old = await node_id(first)
+
+        await keycache(first, "cluster", "leave", "--yes")
+        assert await exported(first) == everything
+        assert (await keycache(first, "status"))["mode"] == "standalone"
+        assert (first / "pki" / "ca.pem").read_bytes() != authority
+        assert await node_id(first) != old
+        assert list(await seated(second, voters=1)) == [await node_id(second)]
+        more = await filled_through(second, tmp_path / "more", 5)
+        assert set(more) <= set(await exported(second))
+        assert set(await exported(first)) == set(everything)
+
+        await keycache(first, "cluster", "join", "--token", await token_of(second))
+        await seated(first, voters=1, learners=1)
+        await everywhere(everything | more, first, second)
+
+
+async def test_a_node_whose_etcd_lost_its_data_gets_its_vote_back_by_itself(tmp_path: Path) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    third_places = places()
+    async with AsyncExitStack() as stack:
+        await begun(stack, first, **places())
+        await stack.enter_async_context(running(second, **places()))
+        await keycache(second, "cluster", "join", "--token", await token_of(first))
+        async with running(third, **third_places):
+            await keycache(third, "cluster", "join", "--token", await token_of(second))
+            await seated(first, voters=3)
+            before = await node_id(third)
+        shutil.rmtree(third / "etcd")
+        everything = await exported(first) | await filled_through(second, tmp_path / "more", 5)
+        await stack.enter_async_context(running(third, **third_places))
+        await in_cluster(third)
+
+        async def back() -> bool | None:
+            found = await seats(third)
+            return True if (third / "etcd" / "member").exists() and sum(found.values()) == 3 and before in found else None
+
+        assert await eventually(back)
+        await everywhere(everything, first, second, third)
