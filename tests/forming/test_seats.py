@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from keycache.domain.entry import Origin
+from keycache.domain.errors import KeycacheError
 from support.command import spawn
-from support.forming import exported, filled, in_cluster, keycache, places, seated, seats, token_of
+from support.forming import etcdctl, exported, filled, in_cluster, keycache, places, seated, seats, token_of
 from support.scenario import Running, eventually, present, running
 from support.scenario_people import people
 
@@ -140,3 +141,60 @@ async def test_a_node_whose_etcd_lost_its_data_gets_its_vote_back_by_itself(tmp_
 
         assert await eventually(back)
         await everywhere(everything, first, second, third)
+
+
+async def test_a_node_that_was_removed_while_it_was_away_works_alone_with_every_entry(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    second_places = places()
+    async with AsyncExitStack() as stack:
+        await begun(stack, first, **places())
+        async with running(second, **second_places):
+            await keycache(second, "cluster", "join", "--token", await token_of(first))
+            await seated(first, voters=1, learners=1)
+            await filled_through(second, tmp_path / "more", 5)
+            everything, gone = await exported(second), await node_id(second)
+            assert len(everything) == 25
+
+        async def removed() -> bool | None:
+            done = await asyncio.to_thread(spawn, "cluster", "remove", gone, "--yes", "--data-dir", first)
+            return True if done.returncode == 0 else None
+
+        assert await eventually(removed)
+        assert list(await seated(first, voters=1)) == [await node_id(first)]
+        await stack.enter_async_context(running(second, **second_places))
+
+        async def alone() -> bool | None:
+            return None if (second / "cluster.json").exists() else True
+
+        assert await eventually(alone)
+        await everywhere(everything, first, second)
+        assert (await keycache(second, "status"))["mode"] == "standalone"
+        assert await node_id(second) != gone
+        await keycache(second, "cluster", "join", "--token", await token_of(first))
+        await seated(first, voters=1, learners=1)
+        await everywhere(everything, first, second)
+
+
+async def test_an_etcd_that_is_full_is_made_room_in_by_the_node_itself(tmp_path: Path) -> None:
+    settings = {**places(), "CLUSTER__QUOTA": str(24 * 2**20)}
+    async with AsyncExitStack() as stack:
+        node = await begun(stack, tmp_path, **settings)
+        before = await exported(tmp_path)
+        junk = "x" * 2**20
+        for _ in range(40):  # the same key again and again: history, which compaction forgets
+            done = await etcdctl(tmp_path, "put", "/junk", stdin=junk.encode())
+            if done.returncode:
+                break
+        assert b"database space exceeded" in done.stderr
+        assert (await etcdctl(tmp_path, "alarm", "list")).stdout
+
+        async def written() -> bool | None:
+            try:
+                await filled(node, people("later", 5), {Origin.HARVESTED: DAY})
+            except (AssertionError, KeycacheError):
+                return None
+            return True
+
+        assert await eventually(written)
+        assert not (await etcdctl(tmp_path, "alarm", "list")).stdout
+        assert set(before) < set(await exported(tmp_path))

@@ -60,13 +60,18 @@ async def token_of(folder: Path) -> str:
     return str((await keycache(folder, "cluster", "token"))["token"])
 
 
-async def seats(folder: Path) -> dict[str, bool]:
-    """As etcdctl lists the members that have started, asked with this node's certificate: by name (a node's id) whether it votes."""
+async def etcdctl(folder: Path, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """The foreign judge, with this node's certificate, at the members that it knows."""
     endpoints = json.loads((folder / "cluster.json").read_text())["endpoints"]
     pki = folder / "pki"
-    command = ["etcdctl", "--endpoints", ",".join(endpoints), "--command-timeout", "5s", "member", "list", "-w", "json"]
+    command = ["etcdctl", "--endpoints", ",".join(endpoints), "--command-timeout", "5s", *words]
     command += ["--cacert", str(pki / "trusted.pem"), "--cert", str(pki / "etcd.pem"), "--key", str(pki / "etcd.pem")]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False)
+    return await asyncio.to_thread(subprocess.run, command, input=stdin, capture_output=True, check=False)
+
+
+async def seats(folder: Path) -> dict[str, bool]:
+    """As etcdctl lists the members that have started: by name (a node's id) whether it votes."""
+    done = await etcdctl(folder, "member", "list", "-w", "json")
     if done.returncode:
         return {}
     return {one["name"]: not one.get("isLearner") for one in json.loads(done.stdout)["members"] if one.get("name")}

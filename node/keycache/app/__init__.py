@@ -22,7 +22,7 @@ import uvloop
 
 from keycache import logs
 from keycache.anchors import load_certificates, load_crls
-from keycache.app.entering import enter
+from keycache.app.entering import enter, obey_removal
 from keycache.app.parts import Node, Shared, cluster_log, configured_log, node_id_of
 from keycache.app.places import certificate_names, place_of, reached_at
 from keycache.app.scrape import Scrape
@@ -307,6 +307,7 @@ async def _watch(node: Node, quota: int, clock: SystemClock) -> None:
             tell = _log.warning if link in {LinkState.SERVE_ONLY, LinkState.REFUSED} else _log.info
             tell("link to the log", state=link.value, reason=node.cache.replicator.reason)
             before = link
+        await obey_removal(node)
         await clock.sleep(WATCH_SECONDS)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from keycache import logs
 from keycache.app.parts import NODE_ID_FILE, Node, cluster_log
 from keycache.clock import SystemClock
 from keycache.cluster.own_etcd import DIRECTORY as ETCD_DIRECTORY
 from keycache.config import Config
+from keycache.domain.errors import KeycacheError
+from keycache.domain.log import removed_key
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.standing import Phase, Standing
 from keycache.forming.adopting import adopt, take_out, work_alone
 from keycache.forming.desk import put_away
 from keycache.pki.joining import return_to_own
+from keycache.replication.link import LinkState
 
 _log = logs.get_logger(__name__)
 
@@ -37,6 +41,29 @@ async def enter(config: Config, node: Node, clock: SystemClock) -> None:
         )
         await adopt(standing, cache=node.cache, clock=clock, own=own, write=node.standing.write)
     node.server.ready()
+
+
+async def obey_removal(node: Node) -> None:
+    """Somebody took this node out of the cluster while it was away: it works alone from now on, with every entry.
+
+    Its own word is missing in the log then, so the restart check has REFUSED that: the log itself is asked.
+    """
+    standing, key = node.standing.now, removed_key(node.cache.node_id)
+    refused = node.cache.replicator.state is LinkState.REFUSED
+    if standing is None or standing.phase is not Phase.MEMBER or node.shared is None or not refused:
+        return
+    try:
+        survey = await node.shared.log.survey((key,))
+        if survey.identity != standing.identity or survey.records[key] is None:
+            return
+        node.standing.write(replace(standing, phase=Phase.LEAVING, founded=False))
+    except KeycacheError as error:  # it is tried again
+        _log.warning("it is not known whether this node was removed from its cluster", problem=str(error))
+        return
+    _log.warning(
+        "this node was removed from its cluster", cluster=standing.cluster, hint="It works alone now, with every entry."
+    )
+    node.turning.set()
 
 
 async def _leave(config: Config, node: Node, standing: Standing, clock: SystemClock) -> None:

@@ -268,6 +268,10 @@ class KeyCache:
             group.create_task(self.delivery.run(), name="delivery")
             group.create_task(self.reconciler.run(), name="reconciler")
 
+    @property
+    def node_id(self) -> NodeId:
+        return self._facts.node_id
+
     def find_removal(self, node: NodeId) -> Removal | None:
         """Whether that node was removed from the cluster."""
         return self._view.removed.get(node)

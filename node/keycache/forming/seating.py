@@ -32,7 +32,8 @@ _log = get_logger(__name__)
 REST_SECONDS, BUSY_SECONDS = 5.0, 0.5
 """Between two looks: each costs every member a status call."""
 
-UPKEEP_SECONDS = 300.0
+UPKEEP_SECONDS, FULL_SECONDS = 300.0, 15.0
+"""Between two looks at what etcd's files hold; while it takes no writes for want of room."""
 
 CHANGE_SECONDS = 3.0
 """For one change, then everything is looked at again."""
@@ -155,7 +156,7 @@ class SeatKeeper:
         if not self._leads(reports) or not self._cache.cluster.is_following():
             return BUSY_SECONDS if moved or self._step.move is not Move.KEEP else REST_SECONDS
         if self._step.move in {Move.KEEP, Move.WAIT, Move.BLOCKED}:
-            await self._keep_up()
+            await self._keep_up(reports)
             return BUSY_SECONDS if self._step.move is Move.WAIT else REST_SECONDS
         _log.info("etcd's members change", move=self._step.move.name, node=self._step.node, reason=self._step.reason)
         await self._carry_out(self._step, seating)
@@ -249,13 +250,14 @@ class SeatKeeper:
                 self._failed[step.node] = alive.get(step.node)
             await self._members.remove(member, seconds=CHANGE_SECONDS)
 
-    async def _keep_up(self) -> None:
-        """Every few minutes: defragmentation, and the alarm taken back; if etcd is full, all that makes room."""
+    async def _keep_up(self, reports: Sequence[MemberReport]) -> None:
+        """Now and then: defragmentation, and the alarm taken back; if etcd is full, all that makes room."""
+        full = any("NOSPACE" in problem for one in reports if one.status is not None for problem in one.status.problems)
         monotonic = self._clock.sample().monotonic
-        if self._kept_up and monotonic - self._kept_up < UPKEEP_SECONDS:
+        if self._kept_up and monotonic - self._kept_up < (FULL_SECONDS if full else UPKEEP_SECONDS):
             return
         self._kept_up = monotonic
-        now = self._clock.now()
-        done = await self._upkeep.step(now)
-        if any("NOSPACE" in alarm for alarm in done.alarms):
-            await self._upkeep.make_room(now)
+        if full:
+            await self._upkeep.make_room(self._clock.now())
+        else:
+            await self._upkeep.step(self._clock.now())
