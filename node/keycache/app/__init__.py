@@ -232,10 +232,11 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                     )
                 )
             joining = standing is not None and standing.phase is Phase.ADOPTING and not standing.founded
-            http = HttpServer(
-                metrics=Scrape(cache, pool, metrics),
-                not_ready=lambda: cache.not_ready() or (cache.cluster.forming if joining else ""),
-            )
+
+            def not_ready() -> str:
+                return cache.not_ready() or (cache.cluster.forming if joining else "")
+
+            http = HttpServer(metrics=Scrape(cache, pool, metrics, not_ready), not_ready=not_ready)
             yield Node(
                 cache=cache,
                 server=server,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from keycache.cache import KeyCache
@@ -12,12 +13,13 @@ from keycache.sandbox.pool import WorkerPool
 
 
 class Scrape:
-    """The metrics' text, brought up to date when somebody asks."""
+    """The metrics' text, brought up to date when somebody asks. `not_ready`: as for /readyz, so that the two never disagree."""
 
-    def __init__(self, cache: KeyCache, pool: WorkerPool, metrics: Metrics) -> None:
+    def __init__(self, cache: KeyCache, pool: WorkerPool, metrics: Metrics, not_ready: Callable[[], str]) -> None:
         self._cache = cache
         self._pool = pool
         self._metrics = metrics
+        self._not_ready = not_ready
         self._deaths = 0
 
     async def __call__(self) -> bytes:
@@ -27,7 +29,7 @@ class Scrape:
             self._metrics.worker_died()
         self._deaths = pool.replaced
         self._metrics.in_flight(pool.busy + pool.waiting)
-        self._metrics.ready(ready=not self._cache.not_ready())
+        self._metrics.ready(ready=not self._not_ready())
         self._metrics.show(_snapshot(status, self._cache.lookups.log_age))
         return self._metrics.text()
 
