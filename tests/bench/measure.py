@@ -138,6 +138,14 @@ def joiner(scratch: Path) -> None:
     sync.joining(scratch)
 
 
+def joined(scratch: Path) -> None:
+    """An empty node joins a cluster of 100,000 entries (KEYCACHE_BENCH_JOINED: another number) by the real commands, from the command's
+    start to its end, when the node follows and is healthy; beside a bare list of the cluster's etcd and a bare insert of the rows."""
+    import joins
+
+    joins.measure(scratch)
+
+
 def visibility(scratch: Path) -> None:
     """Time from Harvest's answer on one node to its key's visibility on two others, beside a bare etcd put and watch."""
     import clusters
@@ -160,7 +168,7 @@ def thrift(scratch: Path) -> None:
 
 
 MEASURES: dict[str, Callable[[Path], None]] = {
-    one.__name__: one for one in (lookup, harvest, million, joiner, visibility, thrift, outage)
+    one.__name__: one for one in (lookup, harvest, million, joiner, joined, visibility, thrift, outage)
 }
 
 
