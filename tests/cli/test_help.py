@@ -16,7 +16,7 @@ EXPECTED = {
     *("purge", "import", "export", "block add", "block remove", "block list", "settings show", "settings set"),
     *("settings history", "settings import-prefs", "issuers list", "issuers approve", "issuers reject", "client issue"),
     *("cluster members", "cluster check", "cluster resolve", "cluster create", "cluster token", "cluster join"),
-    *("cluster leave", "cluster remove"),
+    *("cluster leave", "cluster recover", "cluster remove"),
 }
 """DESIGN 8, as far as it goes."""
 

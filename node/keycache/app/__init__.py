@@ -189,16 +189,24 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
             cache.journal.on_verdict = metrics.message
             if standing is not None and standing.phase is not Phase.MEMBER:
                 cache.cluster.forming = f"This node is on its way {'out of' if alone else 'into'} cluster {standing.cluster}."
+            keeper: SeatKeeper | None = None
+            if shared is not None and standing is not None:
+                members = EtcdMembers(standing.endpoints, tls_of(pki))
+                keeper = SeatKeeper(
+                    node=node_id,
+                    cache=cache,
+                    own=etcd,
+                    members=members,
+                    client=shared.client,
+                    standing=kept,
+                    clock=clock,
+                    quota=config.cluster.quota,
+                )
             turning = asyncio.Event()
             opened: list[Server] = []
-            keepers: list[SeatKeeper] = []
 
             def place() -> Place:
                 return place_of(config, node_id, number, opened[0])
-
-            async def vacate() -> None:
-                for keeper in keepers:
-                    await keeper.vacate()
 
             join = None if standing is None or config.listen.join is None else str(config.listen.join)
             server = Server(
@@ -212,25 +220,17 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 if standing is None
                 else Hosting(cache=cache, pki=pki, standing=kept, version=number, clock=clock),
                 forming=FormingDesk(
-                    place=place, standing=kept, cache=cache, pki=pki, clock=clock, turn=turning.set, vacate=vacate
+                    place=place,
+                    standing=kept,
+                    cache=cache,
+                    pki=pki,
+                    clock=clock,
+                    turn=turning.set,
+                    seats=keeper,
                 ),
                 removed=cache.find_removal,
             )
             opened.append(server)
-            if shared is not None and standing is not None:
-                members = EtcdMembers(standing.endpoints, tls_of(pki))
-                keepers.append(
-                    SeatKeeper(
-                        node=node_id,
-                        cache=cache,
-                        own=etcd,
-                        members=members,
-                        client=shared.client,
-                        standing=kept,
-                        clock=clock,
-                        quota=config.cluster.quota,
-                    )
-                )
             joining = standing is not None and standing.phase is Phase.ADOPTING and not standing.founded
 
             def not_ready() -> str:
@@ -243,7 +243,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 http=http,
                 pki=pki,
                 shared=shared,
-                keeper=keepers[0] if keepers else None,
+                keeper=keeper,
                 standing=kept,
                 own_log=store.log.identity,
                 place=place,

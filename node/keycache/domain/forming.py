@@ -45,6 +45,10 @@ class Forming(Port):
         """This node works alone again, with every entry. As `create`."""
         ...
 
+    async def recover(self, *, dry_run: bool, skip: frozenset[str]) -> Begun:
+        """The cluster's etcd is lost for good: this node begins it anew with what it holds. As `create`."""
+        ...
+
     async def remove(self, node: str, actor: str) -> str:
         """A node that does not live belongs to the cluster no more. `node`: its id, or how that begins, or its address. The id."""
         ...

@@ -31,6 +31,8 @@ from keycache.domain.ports import Clock
 from keycache.domain.retention import expires_at, lasting
 from keycache.domain.standing import Phase, Standing
 from keycache.etcd.keys import KeySpace
+from keycache.forming.recovering import recovered, refuse_to_recover
+from keycache.forming.seating import SeatKeeper
 from keycache.pki import NodePki
 from keycache.pki.bootstrap import find_host
 from keycache.pki.identity import PrivateKey
@@ -67,17 +69,17 @@ class FormingDesk(Forming):
         pki: NodePki,
         clock: Clock,
         turn: Callable[[], None],
-        vacate: Callable[[], Awaitable[None]],
+        seats: SeatKeeper | None,
     ) -> None:
-        """`place`: known once the ports are open. `turn`: called when the node is to go over to what its standing says now. `vacate`: gives
-        up the node's place in etcd, or raises Refused."""
+        """`place`: known once the ports are open. `turn`: called when the node is to go over to what its standing says now. `seats`:
+        of the etcd that nodes run; None: this one is in no such cluster."""
         self._place = place
         self._standing = standing
         self._cache = cache
         self._pki = pki
         self._clock = clock
         self._turn = turn
-        self._vacate = vacate
+        self._seats = seats
         self._alone = asyncio.Lock()
 
     async def create(self, name: str, *, dry_run: bool, skip: frozenset[str]) -> Begun:
@@ -208,10 +210,32 @@ class FormingDesk(Forming):
                 return begun  # begun before, and going on
             others = [node for node in self._cache.nodes if node != place.node]
             if not dry_run:
-                if others and standing.phase is Phase.MEMBER:
-                    await self._vacate()
+                if others and self._seats is not None and standing.phase is Phase.MEMBER:
+                    await self._seats.vacate()
                 # A cluster that goes on without the node that began it is not that node's own any more, and neither is its authority.
                 self._go(replace(standing, phase=Phase.LEAVING, founded=standing.founded and not others))
+            return begun
+
+    async def recover(self, *, dry_run: bool, skip: frozenset[str]) -> Begun:
+        """As the port. ORDER: the old etcd's data is put by BEFORE the standing names a new one, which is founded where there is none."""
+        place = self._place()
+        async with self._alone:
+            standing = self._standing.now
+            if standing is not None and standing.phase is Phase.ADOPTING and standing.founded:
+                return await self._begun(standing.cluster, ())  # begun before, and going on
+            standing = await refuse_to_recover(standing, self._cache)
+            checks = (
+                await _checked("etcd", _etcd_version()),
+                await _checked("disk", _passes(lambda: _room(place.data_dir), "There is room for etcd.")),
+                await _checked("settings", _passes(lambda: self._cache.settings_in_force, "The settings in force are known.")),
+            )
+            require(checks, skip)
+            begun = await self._begun(standing.cluster, checks)
+            if not dry_run:
+                if self._seats is not None:
+                    await self._seats.abandon()
+                await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
+                self._go(recovered(standing))
             return begun
 
     async def remove(self, node: str, actor: str) -> str:

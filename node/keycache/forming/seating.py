@@ -26,6 +26,7 @@ from keycache.domain.standing import Phase
 from keycache.domain.voters import Move, Step, next_step, quorum
 from keycache.etcd.client import EtcdClient
 from keycache.logs import get_logger
+from keycache.replication.link import LinkState
 
 _log = get_logger(__name__)
 
@@ -84,7 +85,7 @@ class SeatKeeper:
         while True:
             pause = BUSY_SECONDS
             try:
-                if self._standing.now is not None and self._standing.now.phase is Phase.MEMBER:
+                if self._may_look():
                     pause = await self._round()
                 self._told = ""
             except KeycacheError as error:  # there is a next round
@@ -102,6 +103,12 @@ class SeatKeeper:
             finally:
                 waits.cancel()
                 sleeps.cancel()
+
+    def _may_look(self) -> bool:
+        """Not while this node finds another log than its own in the cluster's place: those members are others' then."""
+        standing = self._standing.now
+        refused = self._cache.replicator.state is LinkState.REFUSED
+        return standing is not None and standing.phase is Phase.MEMBER and not refused
 
     async def vacate(self) -> None:
         """Before this node leaves: until it is no member of etcd, and nobody misses its vote. Whoever does not reach the log any more
@@ -128,12 +135,19 @@ class SeatKeeper:
                 )
             await self._clock.sleep(BUSY_SECONDS)
 
+    async def abandon(self) -> None:
+        """This node's etcd stops, for this life of the node."""
+        own = self._own
+        self._own = None
+        if own is not None:
+            await own.stop()
+
     async def _announce(self) -> bool:
         end = self._clock.sample().monotonic + ANNOUNCE_SECONDS
         while True:
             try:
                 await self._cache.belonging.announce_leaving(self._node)
-            except LogUnavailable as error:
+            except KeycacheError as error:
                 if self._clock.sample().monotonic >= end:
                     _log.warning("left without a word to the cluster", problem=str(error))
                     return False

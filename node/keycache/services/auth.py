@@ -37,7 +37,7 @@ _JOIN = "/keycache.v1.Join/"
 
 _CLUSTER_ACTS = (
     *("ListMembers", "Check", "Resolve"),
-    *("Create", "JoinCluster", "LeaveCluster", "RemoveNode", "CreateToken", "ListTokens", "RevokeToken"),
+    *("Create", "JoinCluster", "LeaveCluster", "RecoverCluster", "RemoveNode", "CreateToken", "ListTokens", "RevokeToken"),
 )
 
 ALLOWED: Mapping[str, frozenset[Role | None]] = {

@@ -33,6 +33,7 @@ class ClusterService:
             "Create": calls.unary(f"/{NAME}/Create", pb.CreateRequest, self.create),
             "JoinCluster": calls.unary(f"/{NAME}/JoinCluster", pb.JoinClusterRequest, self.join_cluster),
             "LeaveCluster": calls.unary(f"/{NAME}/LeaveCluster", pb.LeaveClusterRequest, self.leave_cluster),
+            "RecoverCluster": calls.unary(f"/{NAME}/RecoverCluster", pb.RecoverClusterRequest, self.recover_cluster),
             "RemoveNode": calls.unary(f"/{NAME}/RemoveNode", pb.RemoveNodeRequest, self.remove_node),
             "CreateToken": calls.unary(f"/{NAME}/CreateToken", pb.CreateTokenRequest, self.create_token),
             "ListTokens": calls.unary(f"/{NAME}/ListTokens", pb.ListTokensRequest, self.list_tokens),
@@ -62,6 +63,9 @@ class ClusterService:
 
     async def leave_cluster(self, request: pb.LeaveClusterRequest, _caller: Caller) -> pb.FormingResponse:
         return _begun(await self._desk().leave(dry_run=request.dry_run))
+
+    async def recover_cluster(self, request: pb.RecoverClusterRequest, _caller: Caller) -> pb.FormingResponse:
+        return _begun(await self._desk().recover(dry_run=request.dry_run, skip=frozenset(request.skip_checks)))
 
     async def remove_node(self, request: pb.RemoveNodeRequest, caller: Caller) -> pb.RemoveNodeResponse:
         return pb.RemoveNodeResponse(node_id=await self._desk().remove(request.node, caller.name))

@@ -366,6 +366,31 @@ class LeaveClusterRequest(_message.Message):
 Global___LeaveClusterRequest: _TypeAlias = LeaveClusterRequest  # noqa: Y015
 
 @_typing.final
+class RecoverClusterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    SKIP_CHECKS_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    @_builtins.property
+    def skip_checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of checks that may fail."""
+
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        skip_checks: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "skip_checks", b"skip_checks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverClusterRequest: _TypeAlias = RecoverClusterRequest  # noqa: Y015
+
+@_typing.final
 class RemoveNodeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -64,6 +64,11 @@ class ClusterStub:
                 request_serializer=keycache_dot_v1_dot_cluster__pb2.LeaveClusterRequest.SerializeToString,
                 response_deserializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
                 _registered_method=True)
+        self.RecoverCluster = channel.unary_unary(
+                '/keycache.v1.Cluster/RecoverCluster',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.RecoverClusterRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+                _registered_method=True)
         self.RemoveNode = channel.unary_unary(
                 '/keycache.v1.Cluster/RemoveNode',
                 request_serializer=keycache_dot_v1_dot_cluster__pb2.RemoveNodeRequest.SerializeToString,
@@ -131,6 +136,13 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecoverCluster(self, request, context):
+        """The cluster's etcd lost its majority for good: this member begins the cluster anew, with everything that it holds. As Create.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveNode(self, request, context):
         """A node that does not live belongs to the cluster no more.
         """
@@ -187,6 +199,11 @@ def add_ClusterServicer_to_server(servicer, server):
             'LeaveCluster': grpc.unary_unary_rpc_method_handler(
                     servicer.LeaveCluster,
                     request_deserializer=keycache_dot_v1_dot_cluster__pb2.LeaveClusterRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.SerializeToString,
+            ),
+            'RecoverCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverCluster,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.RecoverClusterRequest.FromString,
                     response_serializer=keycache_dot_v1_dot_cluster__pb2.FormingResponse.SerializeToString,
             ),
             'RemoveNode': grpc.unary_unary_rpc_method_handler(
@@ -371,6 +388,33 @@ class Cluster:
             target,
             '/keycache.v1.Cluster/LeaveCluster',
             keycache_dot_v1_dot_cluster__pb2.LeaveClusterRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/RecoverCluster',
+            keycache_dot_v1_dot_cluster__pb2.RecoverClusterRequest.SerializeToString,
             keycache_dot_v1_dot_cluster__pb2.FormingResponse.FromString,
             options,
             channel_credentials,

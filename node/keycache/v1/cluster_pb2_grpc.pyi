@@ -44,6 +44,8 @@ class ClusterStub:
     """As Create, into the cluster that made the token."""
     LeaveCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.LeaveClusterRequest, _cluster_pb2.FormingResponse]
     """This node works alone again, with every entry. Answered and carried out as Create; one that is done has the mode "standalone"."""
+    RecoverCluster: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RecoverClusterRequest, _cluster_pb2.FormingResponse]
+    """The cluster's etcd lost its majority for good: this member begins the cluster anew, with everything that it holds. As Create."""
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RemoveNodeRequest, _cluster_pb2.RemoveNodeResponse]
     """A node that does not live belongs to the cluster no more."""
     CreateToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]
@@ -66,6 +68,8 @@ class ClusterAsyncStub(ClusterStub):
     """As Create, into the cluster that made the token."""
     LeaveCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.LeaveClusterRequest, _cluster_pb2.FormingResponse]  # type: ignore[assignment]
     """This node works alone again, with every entry. Answered and carried out as Create; one that is done has the mode "standalone"."""
+    RecoverCluster: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RecoverClusterRequest, _cluster_pb2.FormingResponse]  # type: ignore[assignment]
+    """The cluster's etcd lost its majority for good: this member begins the cluster anew, with everything that it holds. As Create."""
     RemoveNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RemoveNodeRequest, _cluster_pb2.RemoveNodeResponse]  # type: ignore[assignment]
     """A node that does not live belongs to the cluster no more."""
     CreateToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]  # type: ignore[assignment]
@@ -121,6 +125,14 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.FormingResponse, _abc.Awaitable[_cluster_pb2.FormingResponse]]:
         """This node works alone again, with every entry. Answered and carried out as Create; one that is done has the mode "standalone"."""
+
+    @_abc_1.abstractmethod
+    def RecoverCluster(
+        self,
+        request: _cluster_pb2.RecoverClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.FormingResponse, _abc.Awaitable[_cluster_pb2.FormingResponse]]:
+        """The cluster's etcd lost its majority for good: this member begins the cluster anew, with everything that it holds. As Create."""
 
     @_abc_1.abstractmethod
     def RemoveNode(

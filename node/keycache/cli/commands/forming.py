@@ -79,6 +79,19 @@ def register(group: typer.Typer) -> None:
             call, lambda node: node.call(node.cluster.LeaveCluster, request, timeout=None), dry_run=dry_run, mode="standalone"
         )
 
+    @command(group, "recover", example="keycache cluster recover --dry-run")
+    def recover(call: Call, *, dry_run: _DryRun = False, skip_check: _Skip = None) -> None:
+        """Begin the cluster anew on this node, with everything it holds, after its etcd lost its majority for good.
+
+        Refused while the cluster's log can be reached. The other nodes come back by 'cluster leave' and 'cluster join', with every entry.
+        """
+        from keycache.v1.cluster_pb2 import RecoverClusterRequest
+
+        if not dry_run:
+            screen.confirm("Give up the cluster's etcd, and begin the cluster anew on this node?", yes=call.yes)
+        request = RecoverClusterRequest(dry_run=dry_run, skip_checks=skip_check or ())
+        _form(call, lambda node: node.call(node.cluster.RecoverCluster, request, timeout=None), dry_run=dry_run)
+
     @command(group, "remove", example="keycache cluster remove 7bd01c22")
     def remove(
         call: Call,
