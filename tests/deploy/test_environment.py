@@ -46,7 +46,7 @@ class Machine:
             (self.stubs / name).symlink_to(shutil.which(name) or name)
         self.program("python3", PYTHON)
         self.program("id", "#!/bin/sh\necho 1000\n")
-        for name in ("gpg", "openssl", "faketime", "etcd", "etcdctl", "ip"):
+        for name in ("gpg", "openssl", "faketime", "etcd", "etcdctl", "ip", "systemd-analyze"):
             self.program(name, "#!/bin/sh\n")
 
     def program(self, name: str, text: str) -> None:
