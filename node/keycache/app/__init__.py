@@ -23,6 +23,7 @@ import uvloop
 from keycache import logs
 from keycache.anchors import load_certificates, load_crls
 from keycache.app.entering import enter, obey_removal
+from keycache.app.manager import READY, STOPPING, tell_manager
 from keycache.app.parts import Node, Shared, cluster_log, configured_log, node_id_of
 from keycache.app.places import certificate_names, place_of, reached_at
 from keycache.app.scrape import Scrape
@@ -125,6 +126,8 @@ async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event) -> 
                     tasks.append(group.create_task(node.keeper.run(), name="seats"))
                 await _either(stopping, node.turning)
                 _log.info("node stopping" if stopping.is_set() else "node goes over", grace_seconds=GRACE_SECONDS)
+                if stopping.is_set():
+                    tell_manager(STOPPING)
             finally:  # also when a port is taken or a flow fails: gRPC's server must not outlive the loop
                 await _shut(config, node.server, node.http)
             for task in tasks:
@@ -329,6 +332,7 @@ async def _open(config: Config, node: Node) -> Config:
     content = json.dumps({"pid": os.getpid(), "grpc": grpc, "metrics": metrics})
     write_private(config.data_dir / RUN_FILE, content.encode() + b"\n")
     _log.info("node ready", grpc=grpc, metrics=metrics, data_dir=str(config.data_dir))
+    tell_manager(READY)
     listen = config.listen.model_copy(
         update={
             "grpc": Endpoint.parse(grpc),
