@@ -105,6 +105,10 @@ def test_a_stop_has_time_for_calls_in_flight_then_for_etcd_and_some_more() -> No
     assert int(limit.removesuffix("s")) >= GRACE_SECONDS + STOP_SECONDS + 20
 
 
+def told_by_kernel(pid: int, file: str) -> str:
+    return Path(f"/proc/{pid}/{file}").read_text()
+
+
 async def test_a_node_does_all_its_work_within_the_limits_of_the_unit(tmp_path: Path) -> None:
     """Mail is examined by workers, which limit themselves further; an etcd of the node's own runs; all end in order."""
     data, out, sender = tmp_path / "data", tmp_path / "data" / "client", Person("sender")
@@ -116,7 +120,7 @@ async def test_a_node_does_all_its_work_within_the_limits_of_the_unit(tmp_path: 
     inside = (sys.executable, str(CONFINED), str(UNIT), str(data))
     node = start(data, inside=inside, WORKERS__COUNT="2", **places)
     try:
-        status = Path(f"/proc/{node.process.pid}/status").read_text()
+        status = told_by_kernel(node.process.pid, "status")
         assert re.search(r"^NoNewPrivs:\t1$.*^Seccomp:\t2$", status, re.MULTILINE | re.DOTALL)
         assert re.search(r"^CapEff:\t0{16}$", status, re.MULTILINE)
         async with connected(node, None) as connection:
@@ -130,7 +134,7 @@ async def test_a_node_does_all_its_work_within_the_limits_of_the_unit(tmp_path: 
         ):
             done = spawn(*words, "--data-dir", data, inside=inside)
             assert done.returncode == 0, done.stderr
-        programs = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in children(node.process.pid)}
+        programs = {told_by_kernel(pid, "comm").strip() for pid in children(node.process.pid)}
         assert "etcd" in programs
         async with connected(node, None) as connection:
             running = Running(node, connection)

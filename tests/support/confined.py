@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.units import Unit, allowed_calls, read_unit
 
-# prctl(2), mount_setattr(2), sched.h, mman.h
+# Numbers of prctl(2), mount_setattr(2), mount(2), clone(2) and mmap(2).
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _MOUNT_SETATTR, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY, _AT_FDCWD = 442, 0x8000, 1, -100
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
@@ -28,7 +28,7 @@ _NAMESPACES = 0x7E020080
 """All CLONE_NEW* that clone(2) can be asked for."""
 _WRITE, _EXECUTE = 2, 4
 
-# seccomp.h
+# Of libseccomp.
 _ALLOW, _ERRNO, _EQUAL, _MASKED_EQUAL = 0x7FFF0000, 0x00050000, 4, 7
 
 _libc = ctypes.CDLL(None, use_errno=True)

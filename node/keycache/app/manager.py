@@ -21,7 +21,6 @@ def tell_manager(message: str) -> None:
     target = f"\0{address[1:]}" if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.setblocking(False)
-            channel.sendto(message.encode(), target)
+            channel.sendto(message.encode(), socket.MSG_DONTWAIT, target)
     except OSError as error:
         _log.warning("the service manager cannot be told", word=message, problem=error.strerror or str(error))
