@@ -15,7 +15,7 @@ from docs.checkout import ROOT
 from keycache.app import GRACE_SECONDS
 from keycache.cluster.etcd_process import STOP_SECONDS
 from support.command import EXECUTABLE, spawn, start, stop
-from support.etcd import free_port
+from support.forming import places
 from support.scenario import Running, children, connected
 from support.scenario_people import Person
 from support.units import read_unit
@@ -113,12 +113,8 @@ async def test_a_node_does_all_its_work_within_the_limits_of_the_unit(tmp_path: 
     """Mail is examined by workers, which limit themselves further; an etcd of the node's own runs; all end in order."""
     data, out, sender = tmp_path / "data", tmp_path / "data" / "client", Person("sender")
     data.mkdir(mode=0o700)
-    places = {
-        name: f"127.0.0.1:{free_port()}"
-        for name in ("LISTEN__GRPC", "LISTEN__JOIN", "CLUSTER__ETCD_CLIENT", "CLUSTER__ETCD_PEER")
-    }
     inside = (sys.executable, str(CONFINED), str(UNIT), str(data))
-    node = start(data, inside=inside, WORKERS__COUNT="2", **places)
+    node = start(data, inside=inside, WORKERS__COUNT="2", **places())
     try:
         status = told_by_kernel(node.process.pid, "status")
         assert re.search(r"^NoNewPrivs:\t1$.*^Seccomp:\t2$", status, re.MULTILINE | re.DOTALL)

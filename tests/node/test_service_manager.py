@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.command import spawn, start, stop
-from support.etcd import free_port
+from support.forming import places
 
 PATIENCE = 45.0
 """Seconds; a failure, never a pace."""
@@ -42,12 +42,8 @@ def test_ready_is_said_once_the_node_answers_and_stopping_when_it_stops(tmp_path
 
 def test_a_node_that_goes_over_to_a_cluster_is_ready_again_and_never_stopping(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    places = {
-        name: f"127.0.0.1:{free_port()}"
-        for name in ("LISTEN__GRPC", "LISTEN__JOIN", "CLUSTER__ETCD_CLIENT", "CLUSTER__ETCD_PEER")
-    }
     with manager(tmp_path) as (channel, address):
-        node = start(data, environ={"NOTIFY_SOCKET": address}, **places)
+        node = start(data, environ={"NOTIFY_SOCKET": address}, **places())
         assert channel.recv(4096) == b"READY=1"
         created = spawn("cluster", "create", "--name", "mail", "--json", "--data-dir", data)
         assert (created.returncode, json.loads(created.stdout)["cluster"]) == (0, "mail"), created.stderr
