@@ -13,6 +13,7 @@ import pytest
 
 from docs.checkout import ROOT
 from keycache.app import GRACE_SECONDS
+from keycache.cluster import guard
 from keycache.cluster.etcd_process import STOP_SECONDS
 from support.command import EXECUTABLE, spawn, start, stop
 from support.forming import places
@@ -165,3 +166,28 @@ def test_what_the_unit_forbids_is_forbidden_there(tmp_path: Path) -> None:
         "a file in its directory": "done",
         "the network": "done",
     }
+
+
+PARENT = """
+import os, sys
+from subprocess import run
+sys.exit(run([sys.executable, *sys.argv[1:4], str(os.getpid()), *sys.argv[4:]]).returncode)
+"""
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_nothing_is_started_that_could_outlive_its_node(tmp_path: Path, *, refused: bool) -> None:
+    """Where the kernel refuses prctl, etcd and workers would run without it if nobody looked."""
+    unit, data = tmp_path / "unit.service", tmp_path / "data"
+    data.mkdir()
+    unit.write_text(UNIT.read_text("utf-8") + ("\n[Service]\nSystemCallFilter=~prctl\n" if refused else ""), "utf-8")
+    confined = [sys.executable, str(CONFINED), str(unit), str(data)]
+    guarded = [sys.executable, "-c", PARENT, "-I", "-S", guard.__file__, "/bin/echo", "started"]
+    worker = [
+        sys.executable,
+        "-c",
+        "from keycache.sandbox.child import confine; import os; confine(os.getppid(), 2**30); print('works')",
+    ]
+    for command, said in ((guarded, "started"), (worker, "works")):
+        told = subprocess.run([*confined, *command], capture_output=True, text=True, timeout=60, check=False)
+        assert (said in told.stdout, "prctl" in told.stderr) == (not refused, refused), told

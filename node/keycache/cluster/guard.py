@@ -16,7 +16,8 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     parent, program, *arguments = sys.argv[1:]
     # SIGKILL, not SIGTERM: certain, even of a process that is stopped or hangs; etcd's log on disk is made for it.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        sys.exit(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}: what is started must not outlive the node")
     if os.getppid() != int(parent):  # it died before the line above took effect
         sys.exit(0)
     os.umask(0o077)

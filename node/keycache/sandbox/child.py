@@ -125,8 +125,9 @@ def serve(worker: Worker, tasks: BinaryIO, answers: BinaryIO, cpu_seconds: int, 
 def confine(parent: int, memory: int) -> None:
     """Give up all that parsing does not need. Ends the process if the parent is gone already."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    for number, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
+        if libc.prctl(number, value, 0, 0, 0):
+            sys.exit(f"prctl({number}): {os.strerror(ctypes.get_errno())}: a worker does not read mail without its limits")
     if os.getppid() != parent:  # it died before the line above took effect
         sys.exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the node, which ends its workers in order
