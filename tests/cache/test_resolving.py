@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from keycache.cache.resolving import BATCH, Resolved
+from keycache.cache.bringing import BATCH
+from keycache.cache.resolving import Resolved
 from keycache.codec import encode_settings, timestamp
 from keycache.domain.entry import Change, Defect, Entry, Origin, Protocol
 from keycache.domain.errors import LogUnavailable, RecordTooLarge, Refused

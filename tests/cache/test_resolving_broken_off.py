@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from keycache.cache.resolving import BATCH
+from keycache.cache.bringing import BATCH
 from keycache.codec import encode_settings
 from keycache.domain.errors import ForeignLog, LogUnavailable
 from keycache.domain.log import AUDIT, ENTRIES, SETTINGS, SETTINGS_HISTORY, CommitResult, Transaction

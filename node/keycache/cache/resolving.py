@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 
-from keycache.cache.deletions import deletion_of
+from keycache.cache.bringing import BATCH, BATCH_BYTES, Bringing, Item, Tally, item_of
 from keycache.cache.journal import Journal
-from keycache.cache.writer import ATTEMPTS, audit_put
-from keycache.codec import decode_entry, decode_settings, encode_entry, encode_settings
-from keycache.domain.entry import Entry, Protocol
-from keycache.domain.errors import Conflict, ForeignLog, InvalidInput, LogUnavailable, RecordTooLarge, Refused
+from keycache.cache.writer import audit_put
+from keycache.codec import decode_entry, decode_settings, encode_settings
+from keycache.domain.entry import Protocol
+from keycache.domain.errors import Conflict, InvalidInput, LogUnavailable, Refused
 from keycache.domain.log import (
     ABSENT,
     AUDIT,
@@ -29,18 +28,15 @@ from keycache.domain.log import (
     DELETIONS,
     ENTRIES,
     ISSUERS,
+    REMOVED,
     SETTINGS,
     SETTINGS_HISTORY,
     Committed,
     Record,
     Survey,
     Transaction,
-    deletion_key,
-    entry_key,
 )
-from keycache.domain.merge import join_entries
 from keycache.domain.names import ClusterIdentity, Fingerprint
-from keycache.domain.outbox import newest_sighting
 from keycache.domain.ports import EntryLog, EntryQuery, Examiner, Offload, Outbox, Replica, SortBy
 from keycache.domain.restart import Action, RestartReport, Way
 from keycache.domain.retention import expires_at, is_expired, lasting
@@ -49,12 +45,6 @@ from keycache.replication.purger import Purger
 from keycache.replication.replicator import Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
-
-BATCH = 50
-"""Entries in one transaction: each is compared, and so is its deletion, within etcd's 128 operations (FACTS 3)."""
-
-BATCH_BYTES = 1024 * 1024
-"""Of the values in one transaction, within etcd's 1.5 MiB (FACTS 3)."""
 
 PAGE = 500
 
@@ -74,38 +64,6 @@ class Resolved:
     deleted: int
     identity: str
     revision: int
-
-
-class _Fate(Enum):
-    BROUGHT = "BROUGHT"
-    KNOWN = "KNOWN"
-    DELETED = "DELETED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Item:
-    """One record of this node. `entry` None: a document, or an entry that this version cannot read: brought as it is, or not."""
-
-    key: str
-    value: bytes
-    entry: Entry | None = None
-
-    @property
-    def deletion(self) -> str:
-        """The key of the record that would say it was removed; empty where there is none."""
-        return "" if self.entry is None else deletion_key(self.entry.key.protocol, self.entry.key.fingerprint)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Tally:
-    brought: int = 0
-    known: int = 0
-    deleted: int = 0
-
-    def add(self, fates: Sequence[_Fate]) -> None:
-        self.brought += fates.count(_Fate.BROUGHT)
-        self.known += fates.count(_Fate.KNOWN)
-        self.deleted += fates.count(_Fate.DELETED)
 
 
 class Resolving:
@@ -131,7 +89,7 @@ class Resolving:
         self._view = view
         self._replicator = replicator
         self._purger = purger
-        self._examiner = examiner
+        self._bringer = Bringing(log=log, examiner=examiner, timekeeper=timekeeper)
         self._timekeeper = timekeeper
         self._journal = journal
         self._outbox = outbox
@@ -162,7 +120,7 @@ class Resolving:
     async def _discard(self, report: RestartReport, survey: Survey, actor: str, *, dry_run: bool) -> Resolved:
         count = report.kept + report.expired
         if dry_run:
-            return self._resolved(Way.DISCARD, _Tally(brought=count), survey)
+            return self._resolved(Way.DISCARD, Tally(brought=count), survey)
         identity = survey.identity
         if identity is None:
             identity = await self._found({SETTINGS: self._settings_record()}, instead_of=None)
@@ -176,7 +134,7 @@ class Resolving:
             raise Conflict("The log was changed by somebody else just now.", hint="Look again, then try again.")
         await self._offload(self._outbox.clear)
         await self._replicator.take(identity)
-        return self._resolved(Way.DISCARD, _Tally(brought=count), survey, identity)
+        return self._resolved(Way.DISCARD, Tally(brought=count), survey, identity)
 
     async def _merge(
         self, report: RestartReport, survey: Survey, actor: str, *, dry_run: bool, progress: Callable[[int, int], None]
@@ -194,9 +152,9 @@ class Resolving:
             await self._bring_documents(identity, removals=anew)
         gone = {(one.protocol, one.fingerprint) for one in (await self._purger.plan()).remove}
         total = report.kept + report.expired - len(gone)
-        tally = _Tally()
+        tally = Tally()
         async for batch in self._batches(gone):
-            await self._bring(batch, identity, tally, dry_run=dry_run)
+            await self._bringer.bring(batch, identity, tally, dry_run=dry_run)
             progress(tally.brought + tally.known + tally.deleted, total)
         if dry_run:
             return self._resolved(Way.MERGE, tally, survey)
@@ -207,7 +165,7 @@ class Resolving:
         await self._replicator.take(identity)
         return self._resolved(Way.MERGE, tally, survey, identity)
 
-    def _resolved(self, way: Way, tally: _Tally, survey: Survey, identity: ClusterIdentity | None = None) -> Resolved:
+    def _resolved(self, way: Way, tally: Tally, survey: Survey, identity: ClusterIdentity | None = None) -> Resolved:
         known = identity or survey.identity
         return Resolved(
             way=way,
@@ -254,9 +212,9 @@ class Resolving:
         lost = 0
         for start in range(0, len(doubtful), BATCH):
             items = [item for item in doubtful[start : start + BATCH] if item is not None]
-            known = await self._look_up(items)
+            known = await self._bringer.look_up(items)
             for item in items:
-                _, value = await self._decide(item, known)
+                _, value = await self._bringer.decide(item, known)
                 joined = decode_entry(value) if value is not None else item.entry
                 lost += joined is not None and is_expired(joined, theirs, now)
         if lost:
@@ -265,9 +223,9 @@ class Resolving:
                 hint="Raise the timeouts there first ('keycache settings set' on a node that follows it), or discard.",
             )
 
-    def _item(self, protocol: Protocol, fingerprint: Fingerprint) -> _Item | None:
+    def _item(self, protocol: Protocol, fingerprint: Fingerprint) -> Item | None:
         stored = self._replica.entry(protocol, fingerprint)
-        return None if stored is None else _item_of(stored.entry)
+        return None if stored is None else item_of(stored.entry)
 
     # 1. An administrator deletes K while node B is cut off.  2. The log is lost, and A brings what it has into a new one.  3. B brings
     # what it has: nothing in the log would say that K was deleted. Into a log that was others' all along no removals are brought:
@@ -277,11 +235,11 @@ class Resolving:
         settings = self._replica.document(SETTINGS)
         first = [] if settings is None else [settings]  # no entry may stand in the log before the settings it is to live by
         records = [*first, *(record for kind in _KINDS for record in self._replica.documents(kind))]
-        if removals:
-            records += self._removals()
-        items = [_Item(key=record.key, value=record.value) for record in records]
+        if removals:  # and who was removed stays so, under an authority that goes on
+            records += [*self._removals(), *self._replica.documents(REMOVED)]
+        items = [Item(key=record.key, value=record.value) for record in records]
         for start in range(0, len(items), BATCH):
-            await self._bring(items[start : start + BATCH], identity, _Tally(), dry_run=False)
+            await self._bringer.bring(items[start : start + BATCH], identity, Tally(), dry_run=False)
 
     def _removals(self) -> list[Record]:
         """Records of deletions that still hold: an entry that is here was brought back since."""
@@ -289,12 +247,12 @@ class Resolving:
         names = {record.key: ENTRIES + record.key.removeprefix(DELETIONS) for record in found}
         return [record for record in found if not self._replica.revisions(names[record.key], names[record.key] + "\0")]
 
-    async def _batches(self, gone: set[tuple[Protocol, Fingerprint]]) -> AsyncIterator[list[_Item]]:
+    async def _batches(self, gone: set[tuple[Protocol, Fingerprint]]) -> AsyncIterator[list[Item]]:
         """Every entry here but those that may be removed this moment."""
-        batch: list[_Item] = []
+        batch: list[Item] = []
         size = 0
         query = EntryQuery(now=self._timekeeper.now(), timeouts=Timeouts(), sort=SortBy.FINGERPRINT, limit=PAGE)
-        unreadable = [_Item(key=record.key, value=record.value) for record in self._replica.documents(ENTRIES)]
+        unreadable = [Item(key=record.key, value=record.value) for record in self._replica.documents(ENTRIES)]
         async for page in self._pages(query, unreadable):
             for item in page:
                 if item.entry is not None and (item.entry.key.protocol, item.entry.key.fingerprint) in gone:
@@ -307,82 +265,11 @@ class Resolving:
         if batch:
             yield batch
 
-    async def _pages(self, query: EntryQuery, last: list[_Item]) -> AsyncIterator[list[_Item]]:
+    async def _pages(self, query: EntryQuery, last: list[Item]) -> AsyncIterator[list[Item]]:
         while True:
             page = await asyncio.to_thread(self._replica.query, query)
-            yield [_item_of(stored.entry) for stored in page.entries]
+            yield [item_of(stored.entry) for stored in page.entries]
             if not page.next:
                 break
             query = replace(query, after=page.next)
         yield last
-
-    async def _bring(self, items: Sequence[_Item], identity: ClusterIdentity | None, tally: _Tally, *, dry_run: bool) -> None:
-        """Together, and one by one where one of them stands in the way of the others."""
-        try:
-            if await self._attempt(items, identity, tally, dry_run=dry_run):
-                return
-        except RecordTooLarge:
-            if len(items) == 1:
-                raise
-        for item in items:
-            for _ in range(ATTEMPTS):
-                if await self._attempt([item], identity, tally, dry_run=dry_run):
-                    break
-            else:
-                raise Conflict(f"The record {item.key} kept changing while it was merged.", hint="Try again.")
-
-    async def _attempt(self, items: Sequence[_Item], identity: ClusterIdentity | None, tally: _Tally, *, dry_run: bool) -> bool:
-        """Whether the log took them; if not, something of them was changed meanwhile."""
-        known = await self._look_up(items, None if dry_run else identity)
-        decided = [(item, *await self._decide(item, known)) for item in items]
-        puts = {item.key: value for item, _, value in decided if value is not None}
-        if puts and not dry_run:
-            watched = [key for item, _, value in decided if value is not None for key in _keys_of(item)]
-            compare = {key: ABSENT if (record := known.get(key)) is None else record.mod_revision for key in watched}
-            if not isinstance(await self._log.commit(Transaction(compare=compare, puts=puts)), Committed):
-                return False
-        tally.add([fate for _, fate, _ in decided])
-        return True
-
-    async def _look_up(self, items: Sequence[_Item], identity: ClusterIdentity | None = None) -> dict[str, Record | None]:
-        """What the log has of them. Raises ForeignLog when it is not of that identity any more."""
-        survey = await self._log.survey([key for item in items for key in _keys_of(item)])
-        if identity is not None and survey.identity != identity:
-            raise ForeignLog("The log became another one while it was merged.", hint="Nothing is lost here. Look again.")
-        return dict(survey.records)
-
-    async def _decide(self, item: _Item, known: dict[str, Record | None]) -> tuple[_Fate, bytes | None]:
-        """What becomes of it, and what to write (None: nothing)."""
-        record, deletion = known.get(item.key), known.get(item.deletion)
-        if item.entry is None:
-            return (_Fate.BROUGHT, item.value) if record is None else (_Fate.KNOWN, None)
-        if deletion is not None and _deleted_since(item.entry, deletion):
-            return _Fate.DELETED, None
-        if record is None:
-            return _Fate.BROUGHT, item.value
-        try:
-            theirs = decode_entry(record.value)
-        except InvalidInput:
-            return _Fate.KNOWN, None  # of a later version, which knows better
-        ours = item.entry
-        if theirs.key.protocol is Protocol.OPENPGP and theirs.key.material != ours.key.material:
-            ours = replace(ours, key=await self._examiner.merge(theirs.key, ours.key, self._timekeeper.now()))
-        joined = join_entries(theirs, ours)
-        return _Fate.KNOWN, None if joined == theirs else encode_entry(joined)
-
-
-def _item_of(entry: Entry) -> _Item:
-    return _Item(key=entry_key(entry.key.protocol, entry.key.fingerprint), value=encode_entry(entry), entry=entry)
-
-
-def _keys_of(item: _Item) -> Iterator[str]:
-    """Its own, and that of its deletion."""
-    yield item.key
-    if item.deletion:
-        yield item.deletion
-
-
-def _deleted_since(entry: Entry, record: Record) -> bool:
-    """Whether an administrator removed it after it was seen last."""
-    deletion = deletion_of(record)
-    return deletion is not None and deletion.covers(newest_sighting(entry))
