@@ -13,7 +13,18 @@ from keycache.cli.program import build, run
 
 EXPECTED = {
     *("serve", "version", "status", "verdicts", "audit", "harvest", "explain", "lookup", "list", "search", "show", "delete"),
-    *("purge", "import", "export", "block add", "block remove", "block list", "settings show", "settings set"),
+    *(
+        "purge",
+        "import",
+        "export",
+        "backup",
+        "restore",
+        "block add",
+        "block remove",
+        "block list",
+        "settings show",
+        "settings set",
+    ),
     *("settings history", "settings import-prefs", "issuers list", "issuers approve", "issuers reject", "client issue"),
     *("cluster members", "cluster check", "cluster resolve", "cluster create", "cluster token", "cluster join"),
     *("cluster leave", "cluster recover", "cluster remove"),

@@ -1,10 +1,7 @@
-"""A full etcd takes writes again, fragments go, and a snapshot brings everything back as it was."""
+"""A full etcd takes writes again, and fragments go."""
 
 from __future__ import annotations
 
-import hashlib
-import stat
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +10,8 @@ import pytest
 from aetcd import rpc
 
 from keycache.cluster.etcd_members import EtcdMembers
-from keycache.cluster.etcd_snapshots import TRAILER, restore, save
 from keycache.cluster.etcd_upkeep import EtcdUpkeep
-from keycache.domain.errors import Conflict, LogFull, LogUnavailable, StoreCorrupt, StoreError
+from keycache.domain.errors import LogFull, LogUnavailable
 from support.managed import NodeTls, make_spec, members_of, running
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -39,10 +35,6 @@ async def fill(members: EtcdMembers) -> None:
 async def everything(members: EtcdMembers) -> list[tuple[Any, ...]]:
     answer = await members.call(lambda end: end.kv.Range, rpc.RangeRequest(key=b"\0", range_end=b"\0"))
     return [(item.key, item.value, item.create_revision, item.mod_revision, item.version) for item in answer.kvs]
-
-
-def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
 
 
 async def test_room_is_made_in_a_full_etcd(tmp_path: Path, tls: NodeTls) -> None:
@@ -79,56 +71,3 @@ async def test_room_is_not_made_while_a_member_is_silent(tmp_path: Path, tls: No
         await members.add_learner("https://127.0.0.1:9")
         with pytest.raises(LogUnavailable, match="never started does not answer"):
             await EtcdUpkeep(members, quota_bytes=spec.quota_bytes).make_room(NOW)
-
-
-async def test_a_snapshot_brings_back_every_key_and_revision(tmp_path: Path, tls: NodeTls) -> None:
-    spec = make_spec(tmp_path, "m0", tls)
-    path = tmp_path / "snapshot"
-    async with running(spec, tls), members_of(spec, files=tls) as members:
-        for number in range(300):
-            await put(members, b"key%d" % (number % 200), b"value %d" % number)
-        before = await everything(members)
-        snapshot = await save(members.endpoint(spec.client.url), path)
-        await put(members, b"later", b"x")
-        with pytest.raises(Conflict, match="exists already"):
-            await save(members.endpoint(spec.client.url), path)
-        with pytest.raises(StoreError, match="Cannot write"):
-            await save(members.endpoint(spec.client.url), tmp_path / "nowhere" / "snapshot")
-    content = path.read_bytes()
-    assert snapshot.size == len(content)
-    assert content[-TRAILER:] == hashlib.sha256(content[:-TRAILER]).digest() == bytes.fromhex(snapshot.sha256)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert {path.name for path in _listed(tmp_path)} == {"m0", "snapshot"}
-
-    with pytest.raises(Conflict, match="holds data already"):
-        await restore(path, spec)
-    restored = replace(make_spec(tmp_path, "m1", tls), token="another")
-    await restore(path, restored)
-    assert stat.S_IMODE(restored.data_dir.stat().st_mode) == 0o700
-    async with running(restored, tls), members_of(restored, files=tls) as members:
-        assert await everything(members) == before
-
-
-async def test_a_damaged_snapshot_is_refused(tmp_path: Path, tls: NodeTls) -> None:
-    spec = make_spec(tmp_path, "m0", tls)
-    path = tmp_path / "snapshot"
-    async with running(spec, tls), members_of(spec, files=tls) as members:
-        await save(members.endpoint(spec.client.url), path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    target = make_spec(tmp_path, "m1", tls)
-    for damaged in (bytes(content), bytes(content[:-100]), b"no snapshot"):
-        path.write_bytes(damaged)
-        with pytest.raises(StoreCorrupt, match="is damaged"):
-            await restore(path, target)
-    with pytest.raises(StoreError, match="Cannot read"):
-        await restore(tmp_path / "nowhere", target)
-    assert not target.data_dir.exists()
-
-
-async def test_a_snapshot_of_a_member_that_is_down_leaves_nothing(tmp_path: Path, tls: NodeTls) -> None:
-    spec = make_spec(tmp_path, "m0", tls)
-    async with members_of(spec, files=tls) as members:
-        with pytest.raises(LogUnavailable):
-            await save(members.endpoint(spec.client.url), tmp_path / "snapshot")
-    assert _listed(tmp_path) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keycache.cluster.etcd_binary import find_etcd, find_restorer
+from keycache.cluster.etcd_binary import find_etcd
 from keycache.cluster.etcd_members import Member, MemberReport
 from keycache.cluster.etcd_output import CAUSES, Line, cause_of, read_line
 from keycache.cluster.etcd_spec import EtcdSpec, HostPort, Peer, TlsPaths, command_line
@@ -123,8 +123,6 @@ async def test_without_etcd_the_package_is_named(tmp_path: Path, monkeypatch: py
     assert "etcd-server" in told.value.hint
     with pytest.raises(ConfigError, match="There is no program at"):
         await find_etcd(tmp_path / "etcd")
-    with pytest.raises(ConfigError, match="Neither etcdutl nor etcdctl"):
-        find_restorer()
 
 
 @pytest.mark.parametrize(

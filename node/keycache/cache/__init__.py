@@ -24,6 +24,7 @@ from keycache.cache.issuers import Issuers
 from keycache.cache.journal import Journal
 from keycache.cache.lookups import Lookups
 from keycache.cache.resolving import Resolving
+from keycache.cache.restoring import Restoring
 from keycache.cache.results import NodeStatus
 from keycache.cache.tokens import Tokens
 from keycache.cache.writer import Writer
@@ -236,6 +237,19 @@ class KeyCache:
             outbox=ports.outbox,
             offload=ports.offload,
             founding=facts.founding,
+        )
+        self.restoring = Restoring(
+            replicator=self.replicator,
+            replica=replica,
+            outbox=ports.outbox,
+            view=view,
+            writer=writer,
+            settings=self.settings,
+            examiner=ports.examiner,
+            timekeeper=timekeeper,
+            journal=self.journal,
+            cluster=facts.cluster_name,
+            version=facts.version,
         )
         self.tokens = Tokens(
             log=self.replicator.log, writer=writer, replica=replica, timekeeper=timekeeper, journal=self.journal

@@ -23,8 +23,7 @@ from keycache.cache.chains import affordable
 from keycache.cache.deletions import deletion_of
 from keycache.cache.writer import ATTEMPTS, VISIBLE_SECONDS, readable
 from keycache.codec import encode_entry
-from keycache.domain.administration import IssuerState
-from keycache.domain.entry import Key, Protocol, Trust
+from keycache.domain.entry import Protocol, Trust
 from keycache.domain.errors import Conflict, KeycacheError, RecordTooLarge, StoreError
 from keycache.domain.log import ABSENT, CHAIN, Committed, Record, Refuted, Transaction, deletion_key, entry_key
 from keycache.domain.names import Fingerprint, Revision
@@ -231,7 +230,7 @@ class Delivery:
         if known is not None and key.protocol is Protocol.OPENPGP and known.entry.key.material != key.material:
             key = await self._examiner.merge(known.entry.key, key, self._timekeeper.now())
         decided = delivery(pending.entry, None if known is None else known.entry, key, deletion_of(deletion))
-        if decided.fate is Fate.WRITE and self._is_rejected(key):
+        if decided.fate is Fate.WRITE and self._view.is_rejected(key):
             decided = Decision(fate=Fate.REMOVED)
         compare: dict[str, Revision] = {}
         puts: dict[str, bytes] = {}
@@ -243,11 +242,6 @@ class Delivery:
             }
             puts = {name: encode_entry(decided.entry), **self._further(pending)}
         return _Item(pending=pending, fate=decided.fate, seen=seen, compare=compare, puts=puts, attempt=attempt)
-
-    def _is_rejected(self, key: Key) -> bool:
-        """Whether an administrator rejected the key's issuer meanwhile: its keys were dropped everywhere else (`Issuers.decide`)."""
-        decision = None if key.issuer is None else self._view.decisions.get(key.issuer.id)
-        return decision is not None and decision.state is IssuerState.REJECTED
 
     def _further(self, pending: Pending) -> dict[str, bytes]:
         """What is put with it. Intermediates were found affordable when it was queued; others may have come since."""

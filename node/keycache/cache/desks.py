@@ -62,6 +62,16 @@ class SettingsDesk:
             purge_hold_floor=old.purge_hold_floor if purge_hold_floor is None else purge_hold_floor,
             clock_skew_bound=old.clock_skew_bound if clock_skew_bound is None else clock_skew_bound,
         )
+        return await self._put(old, revision, new, dry_run=dry_run, actor=actor, reason=reason)
+
+    async def take(self, new: Settings, *, dry_run: bool, actor: str, reason: str = "") -> SettingsResult:
+        """Change to these as a whole. As `change`."""
+        old, revision = self.current()
+        return await self._put(old, revision, new, dry_run=dry_run, actor=actor, reason=reason)
+
+    async def _put(
+        self, old: Settings, revision: Revision, new: Settings, *, dry_run: bool, actor: str, reason: str
+    ) -> SettingsResult:
         now = self._timekeeper.now()
         changes = _changes(old, new, now, actor)
         would_expire = await asyncio.to_thread(self._would_expire, old.timeouts, new.timeouts, now)

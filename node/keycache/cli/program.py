@@ -9,6 +9,7 @@ import typer
 from keycache.cli import failure, screen
 from keycache.cli.call import guarded, new_group
 from keycache.cli.commands import (
+    backing_up,
     blocking,
     clients,
     cluster,
@@ -36,6 +37,7 @@ def build() -> typer.Typer:
         finding,
         importing,
         exporting,
+        backing_up,
         removing,
         blocking,
         settings,

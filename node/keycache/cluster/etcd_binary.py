@@ -46,18 +46,6 @@ async def find_etcd(configured: Path | None = None) -> EtcdBinary:
     return EtcdBinary(path=Path(found), version=_checked(await _version(Path(found)), Path(found)))
 
 
-def find_restorer() -> tuple[Path, ...]:
-    """The command that restores snapshots: `etcdutl` (3.5 and later) or `etcdctl`. Raises ConfigError."""
-    for name in ("etcdutl", "etcdctl"):
-        found = shutil.which(name)
-        if found is not None:
-            return (Path(found),)
-    raise ConfigError(
-        "Neither etcdutl nor etcdctl is installed, and only they restore snapshots.",
-        hint="Install Debian's package etcd-client.",
-    )
-
-
 async def _version(path: Path) -> Version:
     try:
         process = await asyncio.create_subprocess_exec(

@@ -19,7 +19,7 @@ CALL_SECONDS = 5.0
 """etcdctl's --command-timeout. Adding and promoting wait for a majority's disks."""
 
 _RECEIVE_BYTES = 4 * 1024 * 1024
-"""gRPC's own default: answers about members are small, and snapshots come in pieces of 32 KiB."""
+"""gRPC's own default: answers about members are small."""
 
 _ALONE = "A majority of its members must be up and reach each other: check them, and the firewalls between them."
 

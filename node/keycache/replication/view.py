@@ -13,6 +13,7 @@ from keycache.codec import block_from_wire, decode, decode_settings, issuer_from
 from keycache.codec.joining import decode_node, decode_removal
 from keycache.codec.members import decode_member, decode_witness
 from keycache.domain.administration import BlockList, IssuerDecision, IssuerState
+from keycache.domain.entry import Key
 from keycache.domain.errors import InvalidInput, Unavailable
 from keycache.domain.examination import TrustBase
 from keycache.domain.log import ABSENT, BLOCKS, CHAIN, ISSUERS, MEMBERS, NODES, REMOVED, SETTINGS, WITNESSES
@@ -81,6 +82,11 @@ class View:
             self.require_settings()
         assert self.timeouts is not None
         return self.timeouts
+
+    def is_rejected(self, key: Key) -> bool:
+        """Whether an administrator rejected the key's issuer: its keys were dropped then, everywhere, and are not to come back."""
+        decision = None if key.issuer is None else self.decisions.get(key.issuer.id)
+        return decision is not None and decision.state is IssuerState.REJECTED
 
     def load(self) -> None:
         """Read everything anew from the replica."""

@@ -20,6 +20,7 @@ from keycache.codec import (
     timestamp,
 )
 from keycache.domain.errors import InvalidInput
+from keycache.domain.log import ABSENT, Record
 from keycache.domain.ports import Clock
 from keycache.domain.verdict import Verdict, best
 from keycache.pki import Issued, Role
@@ -65,6 +66,8 @@ class AdminService:
             "DecideIssuer": calls.unary(f"/{NAME}/DecideIssuer", pb.DecideIssuerRequest, self.decide_issuer),
             "Import": calls.exchange(f"/{NAME}/Import", pb.ImportItem, self.import_item),
             "Export": calls.stream(f"/{NAME}/Export", pb.ExportRequest, self.export),
+            "Backup": calls.stream(f"/{NAME}/Backup", pb.BackupRequest, self.backup),
+            "Restore": calls.exchange(f"/{NAME}/Restore", pb.RestoreItem, self.restore),
             "ListAudit": calls.unary(f"/{NAME}/ListAudit", pb.ListAuditRequest, self.list_audit),
             "ListVerdicts": calls.unary(f"/{NAME}/ListVerdicts", pb.ListVerdictsRequest, self.list_verdicts),
             "IssueClient": calls.unary(f"/{NAME}/IssueClient", pb.IssueClientRequest, self.issue_client),
@@ -201,6 +204,28 @@ class AdminService:
             async for entry, total in entries:
                 yield pb.ExportItem(entry=entry_to_wire(entry), total=total if first else 0)
                 first = False
+
+    async def backup(self, _request: pb.BackupRequest, _caller: Caller) -> AsyncGenerator[pb.BackupItem, None]:
+        async with closing(self._cache.restoring.backup()) as items:
+            async for item in items:
+                yield convert.backup_item(item)
+
+    async def restore(self, item: pb.RestoreItem, caller: Caller) -> pb.RestoreResult:
+        restoring, terms = self._cache.restoring, convert.restore_terms(item)
+        if item.finish:
+            return pb.RestoreResult(revision=await restoring.finish())
+        if not item.records:
+            settled = await restoring.settle(terms, caller.name)
+            return pb.RestoreResult(changes=[setting_change_to_wire(change) for change in settled.changes])
+        records = [Record(key=one.key, value=one.value, mod_revision=ABSENT) for one in item.records]
+        taken = await restoring.take(records, terms)
+        return pb.RestoreResult(
+            brought=taken.brought,
+            known=taken.known,
+            deleted=taken.deleted,
+            expired=taken.expired,
+            documents=taken.documents,
+        )
 
     async def list_audit(self, request: pb.ListAuditRequest, _caller: Caller) -> pb.ListAuditResponse:
         records = await self._cache.journal.audit(limit=convert.page_size(request.limit), subject=request.subject)

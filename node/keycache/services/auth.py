@@ -70,6 +70,8 @@ ALLOWED: Mapping[str, frozenset[Role | None]] = {
             "DecideIssuer",
             "Import",
             "Export",
+            "Backup",
+            "Restore",
             "ListAudit",
             "ListVerdicts",
             "IssueClient",

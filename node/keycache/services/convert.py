@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from keycache.cache.resolving import Resolved
+from keycache.cache.restoring import SettingsFrom, Terms
 from keycache.cache.results import (
     ClusterStatus,
     KeyResult,
@@ -23,20 +24,24 @@ from keycache.cache.results import (
 )
 from keycache.codec import (
     block_to_wire,
+    decode_settings,
     duration,
     entry_to_wire,
     enum_member,
+    moment,
     optional_moment,
     settings_to_wire,
     span,
     timestamp,
     wire_enum,
 )
+from keycache.codec.backup import Source
 from keycache.domain.administration import IssuerState
 from keycache.domain.capacity import EtcdEndpoint
 from keycache.domain.entry import Origin, Protocol, Trust
 from keycache.domain.errors import InvalidInput, OutOfRange
 from keycache.domain.examination import Direction, Envelope, Gate
+from keycache.domain.log import Record
 from keycache.domain.lookup import DEFAULT_FILTER, LookupFilter
 from keycache.domain.ports import SortBy
 from keycache.domain.restart import RestartReport, Way
@@ -332,6 +337,32 @@ def resolve_response(resolved: Resolved, *, outbox: int) -> cluster_pb2.ResolveR
         identity=resolved.identity,
         revision=resolved.revision,
         deleted=resolved.deleted,
+    )
+
+
+def backup_item(item: Source | Record) -> admin_pb2.BackupItem:
+    if isinstance(item, Record):
+        return admin_pb2.BackupItem(record=admin_pb2.BackupRecord(key=item.key, value=item.value))
+    source = admin_pb2.BackupSource(
+        made_at=timestamp(item.made_at),
+        cluster=item.cluster,
+        identity=item.identity,
+        revision=item.revision,
+        version=item.version,
+    )
+    return admin_pb2.BackupItem(source=source)
+
+
+def restore_terms(item: admin_pb2.RestoreItem) -> Terms:
+    choices = list(SettingsFrom)
+    if not 0 <= item.settings_from < len(choices):
+        raise InvalidInput(f"{item.settings_from} is no known way to choose settings.", hint="Upgrade this node.")
+    return Terms(
+        settings=decode_settings(item.settings),
+        made_at=moment(item.made_at),
+        choice=choices[item.settings_from],
+        dry_run=item.dry_run,
+        records=item.total,
     )
 
 

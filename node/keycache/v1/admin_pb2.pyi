@@ -1139,6 +1139,207 @@ class ExportItem(_message.Message):
 Global___ExportItem: _TypeAlias = ExportItem  # noqa: Y015
 
 @_typing.final
+class BackupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupSource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MADE_AT_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """Name of the cluster; empty: of a node alone."""
+    identity: _builtins.str
+    revision: _builtins.int
+    version: _builtins.str
+    @_builtins.property
+    def made_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        made_at: _timestamp_pb2.Timestamp | None = ...,
+        cluster: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["made_at", b"made_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "identity", b"identity", "made_at", b"made_at", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupSource: _TypeAlias = BackupSource  # noqa: Y015
+
+@_typing.final
+class BackupRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    value: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRecord: _TypeAlias = BackupRecord  # noqa: Y015
+
+@_typing.final
+class BackupItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def source(self) -> Global___BackupSource: ...
+    @_builtins.property
+    def record(self) -> Global___BackupRecord: ...
+    def __init__(
+        self,
+        *,
+        source: Global___BackupSource | None = ...,
+        record: Global___BackupRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "record", b"record", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "record", b"record", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["source", "record"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___BackupItem: _TypeAlias = BackupItem  # noqa: Y015
+
+@_typing.final
+class RestoreItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _SettingsFrom:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SettingsFromEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RestoreItem._SettingsFrom.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        BY_CONTENT: RestoreItem._SettingsFrom.ValueType  # 0
+        """The backup's, if the log holds no entries; else those that it has."""
+        BACKUP: RestoreItem._SettingsFrom.ValueType  # 1
+        LOG: RestoreItem._SettingsFrom.ValueType  # 2
+
+    class SettingsFrom(_SettingsFrom, metaclass=_SettingsFromEnumTypeWrapper): ...
+    BY_CONTENT: RestoreItem.SettingsFrom.ValueType  # 0
+    """The backup's, if the log holds no entries; else those that it has."""
+    BACKUP: RestoreItem.SettingsFrom.ValueType  # 1
+    LOG: RestoreItem.SettingsFrom.ValueType  # 2
+
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    MADE_AT_FIELD_NUMBER: _builtins.int
+    SETTINGS_FROM_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
+    settings: _builtins.bytes
+    """The same in every item."""
+    settings_from: Global___RestoreItem.SettingsFrom.ValueType
+    dry_run: _builtins.bool
+    total: _builtins.int
+    """How many there are in all, for the audit log."""
+    finish: _builtins.bool
+    """All was sent: answered once lookups see it."""
+    @_builtins.property
+    def made_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackupRecord]:
+        """At most 50."""
+
+    def __init__(
+        self,
+        *,
+        settings: _builtins.bytes = ...,
+        made_at: _timestamp_pb2.Timestamp | None = ...,
+        settings_from: Global___RestoreItem.SettingsFrom.ValueType = ...,
+        dry_run: _builtins.bool = ...,
+        total: _builtins.int = ...,
+        records: _abc.Iterable[Global___BackupRecord] | None = ...,
+        finish: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["made_at", b"made_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "finish", b"finish", "made_at", b"made_at", "records", b"records", "settings", b"settings", "settings_from", b"settings_from", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreItem: _TypeAlias = RestoreItem  # noqa: Y015
+
+@_typing.final
+class RestoreResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    BROUGHT_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    brought: _builtins.int
+    """Of the entries of this item: that came, that were here before (and are joined), that stay away since an administrator removed them."""
+    known: _builtins.int
+    deleted: _builtins.int
+    expired: _builtins.int
+    """Of those that came or were changed: expired by the settings in force."""
+    documents: _builtins.int
+    """Blocks, issuers and the like that came."""
+    revision: _builtins.int
+    """To `finish`."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_record_pb2.SettingChange]:
+        """To the first item: what of the settings changes."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[_record_pb2.SettingChange] | None = ...,
+        brought: _builtins.int = ...,
+        known: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        documents: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brought", b"brought", "changes", b"changes", "deleted", b"deleted", "documents", b"documents", "expired", b"expired", "known", b"known", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreResult: _TypeAlias = RestoreResult  # noqa: Y015
+
+@_typing.final
 class ListAuditRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

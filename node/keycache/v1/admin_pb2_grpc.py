@@ -109,6 +109,16 @@ class AdminStub:
                 request_serializer=keycache_dot_v1_dot_admin__pb2.ExportRequest.SerializeToString,
                 response_deserializer=keycache_dot_v1_dot_admin__pb2.ExportItem.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/keycache.v1.Admin/Backup',
+                request_serializer=keycache_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_admin__pb2.BackupItem.FromString,
+                _registered_method=True)
+        self.Restore = channel.stream_stream(
+                '/keycache.v1.Admin/Restore',
+                request_serializer=keycache_dot_v1_dot_admin__pb2.RestoreItem.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_admin__pb2.RestoreResult.FromString,
+                _registered_method=True)
         self.ListAudit = channel.unary_unary(
                 '/keycache.v1.Admin/ListAudit',
                 request_serializer=keycache_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
@@ -220,6 +230,21 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """What is the administrators', as the log holds it at one revision: the source, then its records.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request_iterator, context):
+        """One answer per item, in order. The first item has no records and settles the settings; what holds the records is sent once that
+        is answered; the last one is a `finish`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAudit(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -315,6 +340,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Export,
                     request_deserializer=keycache_dot_v1_dot_admin__pb2.ExportRequest.FromString,
                     response_serializer=keycache_dot_v1_dot_admin__pb2.ExportItem.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=keycache_dot_v1_dot_admin__pb2.BackupRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_admin__pb2.BackupItem.SerializeToString,
+            ),
+            'Restore': grpc.stream_stream_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=keycache_dot_v1_dot_admin__pb2.RestoreItem.FromString,
+                    response_serializer=keycache_dot_v1_dot_admin__pb2.RestoreResult.SerializeToString,
             ),
             'ListAudit': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAudit,
@@ -737,6 +772,60 @@ class Admin:
             '/keycache.v1.Admin/Export',
             keycache_dot_v1_dot_admin__pb2.ExportRequest.SerializeToString,
             keycache_dot_v1_dot_admin__pb2.ExportItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keycache.v1.Admin/Backup',
+            keycache_dot_v1_dot_admin__pb2.BackupRequest.SerializeToString,
+            keycache_dot_v1_dot_admin__pb2.BackupItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/keycache.v1.Admin/Restore',
+            keycache_dot_v1_dot_admin__pb2.RestoreItem.SerializeToString,
+            keycache_dot_v1_dot_admin__pb2.RestoreResult.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,12 @@ class AdminStub:
     Import: _grpc.StreamStreamMultiCallable[_admin_pb2.ImportItem, _admin_pb2.ImportResult]
     """One answer per item, in order. Items are files of keys, messages, or entries of our own export."""
     Export: _grpc.UnaryStreamMultiCallable[_admin_pb2.ExportRequest, _admin_pb2.ExportItem]
+    Backup: _grpc.UnaryStreamMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupItem]
+    """What is the administrators', as the log holds it at one revision: the source, then its records."""
+    Restore: _grpc.StreamStreamMultiCallable[_admin_pb2.RestoreItem, _admin_pb2.RestoreResult]
+    """One answer per item, in order. The first item has no records and settles the settings; what holds the records is sent once that
+    is answered; the last one is a `finish`.
+    """
     ListAudit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListAuditRequest, _admin_pb2.ListAuditResponse]
     ListVerdicts: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListVerdictsRequest, _admin_pb2.ListVerdictsResponse]
     IssueClient: _grpc.UnaryUnaryMultiCallable[_admin_pb2.IssueClientRequest, _admin_pb2.IssueClientResponse]
@@ -70,6 +76,12 @@ class AdminAsyncStub(AdminStub):
     Import: _aio.StreamStreamMultiCallable[_admin_pb2.ImportItem, _admin_pb2.ImportResult]  # type: ignore[assignment]
     """One answer per item, in order. Items are files of keys, messages, or entries of our own export."""
     Export: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportRequest, _admin_pb2.ExportItem]  # type: ignore[assignment]
+    Backup: _aio.UnaryStreamMultiCallable[_admin_pb2.BackupRequest, _admin_pb2.BackupItem]  # type: ignore[assignment]
+    """What is the administrators', as the log holds it at one revision: the source, then its records."""
+    Restore: _aio.StreamStreamMultiCallable[_admin_pb2.RestoreItem, _admin_pb2.RestoreResult]  # type: ignore[assignment]
+    """One answer per item, in order. The first item has no records and settles the settings; what holds the records is sent once that
+    is answered; the last one is a `finish`.
+    """
     ListAudit: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAuditRequest, _admin_pb2.ListAuditResponse]  # type: ignore[assignment]
     ListVerdicts: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListVerdictsRequest, _admin_pb2.ListVerdictsResponse]  # type: ignore[assignment]
     IssueClient: _aio.UnaryUnaryMultiCallable[_admin_pb2.IssueClientRequest, _admin_pb2.IssueClientResponse]  # type: ignore[assignment]
@@ -180,6 +192,24 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.ExportItem], _abc.AsyncIterator[_admin_pb2.ExportItem]]: ...
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _admin_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.BackupItem], _abc.AsyncIterator[_admin_pb2.BackupItem]]:
+        """What is the administrators', as the log holds it at one revision: the source, then its records."""
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request_iterator: _MaybeAsyncIterator[_admin_pb2.RestoreItem],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.RestoreResult], _abc.AsyncIterator[_admin_pb2.RestoreResult]]:
+        """One answer per item, in order. The first item has no records and settles the settings; what holds the records is sent once that
+        is answered; the last one is a `finish`.
+        """
 
     @_abc_1.abstractmethod
     def ListAudit(

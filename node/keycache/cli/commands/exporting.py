@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from keycache.cli import filters, screen
 from keycache.cli.call import Call, command
 from keycache.cli.filters import choice, choice_option
 from keycache.cli.session import talk
+from keycache.cli.whole_file import whole_file
 
 if TYPE_CHECKING:
     from keycache.client import Connection
@@ -112,17 +113,7 @@ def _target(path: Path | None) -> Iterator[IO[str]]:
         with path.open("w", encoding="utf-8") as stream:  # a pipe or a device
             yield stream
         return
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.unlink(missing_ok=True)
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the caller knows
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path, replace=True) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
+        yield text
+        text.detach()
