@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import product
 
 import pytest
 
 from keycache.domain.names import NodeId
-from keycache.domain.rotation import Advance, AuthorityReport, Finished, RotationDecision, Step, Wait, rotation_step
+from keycache.domain.rotation import (
+    Act,
+    Advance,
+    AuthorityChange,
+    AuthorityReport,
+    Finished,
+    RotationDecision,
+    Step,
+    Wait,
+    is_turn,
+    own_act,
+    rotation_step,
+)
 
 A, B = "a" * 64, "b" * 64
 ONE, TWO, THREE = NodeId("1"), NodeId("2"), NodeId("3")
@@ -20,7 +33,11 @@ def report(node: NodeId, state: tuple[str, set[str], str]) -> AuthorityReport:
 
 
 def decide(
-    step: Step, *states: tuple[str, set[str], str], clients_know: bool = True, old: tuple[str, ...] = ()
+    step: Step,
+    *states: tuple[str, set[str], str],
+    clients_know: bool = True,
+    clients_renewed: bool = True,
+    old: tuple[str, ...] = (),
 ) -> RotationDecision:
     reports = [report(node, state) for node, state in zip((ONE, TWO, THREE), states, strict=False)]
     return rotation_step(
@@ -30,6 +47,7 @@ def decide(
         nodes=(THREE, ONE, TWO),
         reports=reports,
         clients_know=clients_know,
+        clients_renewed=clients_renewed,
         clients_of_former=old,
     )
 
@@ -73,6 +91,46 @@ def test_the_former_authority_stays_while_clients_come_by_it() -> None:
     assert decision == Wait(
         nodes=(), reason="These clients still use certificates of the former authority: mta1, mta2. Issue them new ones."
     )
+
+
+def test_the_former_authority_stays_until_somebody_says_that_every_client_has_a_new_certificate() -> None:
+    """None that came by it was seen; but one that calls once a week would not have been."""
+    decision = decide(Step.SWITCHED, SWITCHED, SWITCHED, SWITCHED, clients_renewed=False)
+    assert isinstance(decision, Wait)
+    assert "Issue every client a new one" in decision.reason
+
+
+def change(step: Step) -> AuthorityChange:
+    return AuthorityChange(
+        former=A, following=B, certificate=b"", step=step, begun_at=datetime(2026, 11, 26, tzinfo=UTC), begun_by="x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "on_disk", "signing", "act"),
+    [
+        (Step.SPREAD, Step.SETTLED, A, Act.TAKE),
+        (Step.SPREAD, Step.SPREAD, A, Act.NOTHING),
+        (Step.SWITCHED, Step.SPREAD, A, Act.SWITCH),
+        (Step.SWITCHED, Step.SWITCHED, B, Act.NOTHING),
+        (Step.SETTLED, Step.SWITCHED, B, Act.FORGET),
+        (Step.SETTLED, Step.SETTLED, B, Act.NOTHING),
+        (None, Step.SETTLED, A, Act.NOTHING),
+        (None, Step.SPREAD, A, Act.WITHDRAW),
+        (None, Step.SWITCHED, B, Act.FORGET),
+    ],
+)
+def test_a_node_follows_the_clusters_step_and_what_a_crash_left_without_a_change_is_cleared_away(
+    known: Step | None, on_disk: Step, signing: str, act: Act
+) -> None:
+    assert own_act(None if known is None else change(known), on_disk=on_disk, signing=signing) is act
+
+
+def test_etcds_are_restarted_one_after_the_other() -> None:
+    turns = [
+        [node.text for node in (ONE, TWO, THREE) if is_turn(node, (ONE, THREE), there)] for there in ((), (ONE,), (ONE, THREE))
+    ]
+    assert turns == [["1"], ["1", "2", "3"], ["1", "2", "3"]]
 
 
 def test_whatever_the_nodes_report_no_two_steps_are_ever_apart() -> None:

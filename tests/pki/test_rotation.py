@@ -250,6 +250,9 @@ def test_a_damaged_authority_is_told_and_not_passed_over(name: str, tmp_path: Pa
 
 def test_a_node_reports_only_what_its_etcd_trusts_too(nodes: dict[str, NodePki], following: Authority) -> None:
     node, former = nodes["spread"], nodes["before"].authority.id
-    assert node.report().trusted == {former, following.id}
-    assert node.report(etcd_trusts=frozenset({former})).trusted == {former}
-    assert (node.report().node, node.report().signing, node.report().shown) == (NodeId("spread"), former, former)
+    name = NodeId("spread")
+    told = node.report(name)
+    assert (told.node, told.signing, told.shown, told.trusted) == (name, former, former, {former, following.id})
+    assert node.report(name, etcd_trusts=frozenset({former})).trusted == {former}
+    after = nodes["after"].report(name, etcd_trusts=frozenset({former, following.id}), forgetting=True)
+    assert after.trusted == {former, following.id}, "etcd was not restarted yet"

@@ -22,6 +22,7 @@ import uvloop
 
 from keycache import logs
 from keycache.anchors import load_certificates, load_crls
+from keycache.app.certificates import keep_certificates, tell_of_certificates
 from keycache.app.entering import enter, obey_removal
 from keycache.app.manager import READY, STOPPING, tell_manager
 from keycache.app.parts import Node, Shared, cluster_log, configured_log, node_id_of
@@ -37,12 +38,13 @@ from keycache.domain.capacity import advise
 from keycache.domain.errors import KeycacheError
 from keycache.domain.names import NodeId
 from keycache.domain.standing import Phase, Standing
+from keycache.forming.authority import AuthorityKeeper
 from keycache.forming.desk import FormingDesk, Place
 from keycache.forming.hosting import Hosting
 from keycache.forming.seating import SeatKeeper
 from keycache.harvest.budget import Budget
 from keycache.metrics import HttpServer, Metrics
-from keycache.pki import NodePki, open_pki, write_private
+from keycache.pki import LivePki, NodePki, open_pki, write_private
 from keycache.pki.joining import take_admission
 from keycache.replication.link import LinkState
 from keycache.sandbox.limits import MIB, SandboxLimits
@@ -65,9 +67,6 @@ _M_MMAP_THRESHOLD = -3
 
 WATCH_SECONDS = 10.0
 """Between two looks at etcd's members: each costs them a status call, and nobody reacts faster to a quota."""
-
-RENEWAL_SECONDS = 86_400.0
-"""Certificates are renewed at a third of their life, so once a day is often enough."""
 
 _log = logs.get_logger(__name__)
 
@@ -119,9 +118,10 @@ async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event) -> 
             try:
                 config = await _open(config, node)
                 tasks = [
-                    group.create_task(_renew(node.pki, node.server, clock), name="renewal"),
+                    group.create_task(keep_certificates(config.cluster, node, clock), name="certificates"),
                     group.create_task(enter(config, node, clock), name="entering"),
                 ]
+                tasks.append(group.create_task(node.authorities.run(), name="authority"))
                 if node.keeper is not None:
                     tasks.append(group.create_task(node.keeper.run(), name="seats"))
                 await _either(stopping, node.turning)
@@ -147,16 +147,17 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
     try:
         kept, node_id = StandingFile(config.data_dir), node_id_of(config.data_dir)
         standing = kept.now
-        pki = _pki(config, standing, node_id, clock)
+        pki = LivePki(_pki(config, standing, node_id, clock))
         alone = standing is None or standing.phase is Phase.LEAVING
         if standing is not None and not alone and standing.etcd_client:
-            etcd = await _own_etcd(config, standing, node_id, pki)
+            etcd = await _own_etcd(config, standing, node_id, pki.now)
+            pki.tell(etcd.trust)
         cursor = store.replica.cursor()
         if standing is not None and alone and (cursor is None or cursor.identity != store.log.identity):
             store.log.begin_anew()  # what it holds is from before the cluster
-        shared = configured_log(config.cluster) if standing is None else None if alone else cluster_log(standing, pki)
+        shared = configured_log(config.cluster) if standing is None else None if alone else cluster_log(standing, pki.now)
         anchors, crls = load_certificates(config.trust.anchor_paths), load_crls(config.trust.crls)
-        for warning in (*pki.warnings, *anchors.warnings, *crls.warnings):
+        for warning in (*pki.now.warnings, *anchors.warnings, *crls.warnings):
             _log.warning(warning)
         metrics = Metrics(version=number)
         limits = SandboxLimits(
@@ -194,7 +195,8 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 cache.cluster.forming = f"This node is on its way {'out of' if alone else 'into'} cluster {standing.cluster}."
             keeper: SeatKeeper | None = None
             if shared is not None and standing is not None:
-                members = EtcdMembers(standing.endpoints, tls_of(pki))
+                members = EtcdMembers(standing.endpoints, tls_of(pki.now))
+                tell_of_certificates(pki, shared.client, members)
                 keeper = SeatKeeper(
                     node=node_id,
                     cache=cache,
@@ -212,10 +214,25 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 return place_of(config, node_id, number, opened[0])
 
             join = None if standing is None or config.listen.join is None else str(config.listen.join)
+
+            def former_clients() -> frozenset[str]:
+                return opened[0].former_clients.names()
+
+            authorities = AuthorityKeeper(
+                node=node_id,
+                name=pki.now.names[-1] if standing is None else standing.cluster,
+                cache=cache,
+                pki=pki,
+                own=etcd,
+                standing=kept,
+                clock=clock,
+                former_clients=former_clients,
+            )
             server = Server(
                 cache=cache,
+                authorities=authorities,
                 signer=pki,
-                identity=pki.server,
+                identity=pki.now.server,
                 clock=clock,
                 metrics=metrics,
                 options=ServerOptions(listen=(str(config.listen.grpc),), join=join, message_limit=config.mail.message_limit),
@@ -234,6 +251,9 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 removed=cache.find_removal,
             )
             opened.append(server)
+            pki.tell(lambda now: server.certificates.replace(now.server))
+            pki.tell(lambda now: server.former_clients.watch(now.former))
+            server.former_clients.watch(pki.now.former)
             joining = standing is not None and standing.phase is Phase.ADOPTING and not standing.founded
 
             def not_ready() -> str:
@@ -247,6 +267,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 pki=pki,
                 shared=shared,
                 keeper=keeper,
+                authorities=authorities,
                 standing=kept,
                 own_log=store.log.identity,
                 place=place,
@@ -347,18 +368,6 @@ async def _shut(config: Config, server: Server, http: HttpServer) -> None:
     await server.linger()
     await server.stop(GRACE_SECONDS)
     await http.stop()
-
-
-async def _renew(pki: NodePki, server: Server, clock: SystemClock) -> None:
-    """Once a day; a failure is told and tried again tomorrow, long before the certificate ends."""
-    while True:
-        await clock.sleep(RENEWAL_SECONDS)
-        try:
-            renewed = await asyncio.to_thread(pki.renewed, clock.now())
-        except KeycacheError as error:
-            _log.error("certificates cannot be renewed", problem=str(error))
-        else:
-            server.certificates.replace(renewed.server)
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event) -> None:

@@ -71,7 +71,7 @@ async def _leave(config: Config, node: Node, standing: Standing, clock: SystemCl
     cuts this off, it is begun again, and done again does no harm."""
     await work_alone(cache=node.cache, clock=clock, own=node.own_log)
     if not standing.founded:
-        await take_out(standing, log=cluster_log(standing, node.pki).log, node=node.place().node, now=clock.now())
+        await take_out(standing, log=cluster_log(standing, node.pki.now).log, node=node.place().node, now=clock.now())
         await asyncio.to_thread(return_to_own, config.data_dir / "pki")
         (config.data_dir / NODE_ID_FILE).unlink(missing_ok=True)  # an id that was removed stays removed
     await asyncio.to_thread(put_away, config.data_dir / ETCD_DIRECTORY)

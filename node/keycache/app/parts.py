@@ -18,10 +18,11 @@ from keycache.etcd.client import EtcdClient
 from keycache.etcd.connection import EtcdTls
 from keycache.etcd.log import EtcdLog
 from keycache.etcd.monitor import EtcdMonitor
+from keycache.forming.authority import AuthorityKeeper
 from keycache.forming.desk import Place
 from keycache.forming.seating import SeatKeeper
 from keycache.metrics import HttpServer
-from keycache.pki import NodePki, write_private
+from keycache.pki import LivePki, NodePki, write_private
 from keycache.pki.files import read
 from keycache.services.server import Server
 
@@ -44,9 +45,10 @@ class Node:
     cache: KeyCache
     server: Server
     http: HttpServer
-    pki: NodePki
+    pki: LivePki
     shared: Shared | None
     keeper: SeatKeeper | None
+    authorities: AuthorityKeeper
     standing: StandingFile
     own_log: ClusterIdentity
     place: Callable[[], Place]
@@ -61,13 +63,17 @@ def cluster_log(standing: Standing, pki: NodePki) -> Shared:
 def configured_log(cluster: Cluster) -> Shared | None:
     if not cluster.endpoints:
         return None
-    tls = None
-    if cluster.ca is not None:
-        files = (cluster.ca, cluster.certificate, cluster.key)
-        ca, certificate, key = (b"" if path is None else read(path) or b"" for path in files)
-        tls = EtcdTls(ca=ca, certificate=certificate, key=key)
-    client = EtcdClient(cluster.endpoints, tls)
+    client = EtcdClient(cluster.endpoints, configured_tls(cluster))
     return Shared(log=EtcdLog(client, cluster.name), monitor=EtcdMonitor(client), client=client)
+
+
+def configured_tls(cluster: Cluster) -> EtcdTls | None:
+    """As its files are now. Raises ConfigError."""
+    if cluster.ca is None:
+        return None
+    files = (cluster.ca, cluster.certificate, cluster.key)
+    ca, certificate, key = (b"" if path is None else read(path) or b"" for path in files)
+    return EtcdTls(ca=ca, certificate=certificate, key=key)
 
 
 def node_id_of(data_dir: Path) -> NodeId:

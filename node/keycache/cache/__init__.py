@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from keycache.cache.authority import AuthorityRecords
 from keycache.cache.belonging import Belonging
 from keycache.cache.cluster import ClusterDesk
 from keycache.cache.deletions import Deletions
@@ -207,6 +208,9 @@ class KeyCache:
         self._deletions = Deletions(writer=writer, replica=replica, timekeeper=timekeeper)
         self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
         self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
+        self.authority = AuthorityRecords(
+            log=self.replicator.log, writer=writer, replica=replica, view=view, journal=self.journal
+        )
         self.belonging = Belonging(writer=writer, replica=replica, clock=ports.clock, journal=self.journal)
         self.issuers = Issuers(
             writer=writer,

@@ -22,7 +22,7 @@ from keycache.domain.join_token import (
     judge,
     record_of,
 )
-from keycache.domain.log import ABSENT, TOKENS, Committed, Transaction, node_key, token_key
+from keycache.domain.log import ABSENT, TOKENS, Committed, Transaction, authority_key, node_key, token_key
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import EntryLog, Replica
 from keycache.domain.secret import Secret
@@ -75,8 +75,10 @@ class Tokens:
         if verdict is not TokenVerdict.OK:
             raise PermissionDenied(verdict.sentence, hint=NEW_TOKEN_HINT)
 
-    async def use(self, token_id: str, secret: Secret, joiner: Joiner, node: ClusterNode) -> None:
+    async def use(self, token_id: str, secret: Secret, joiner: Joiner, node: ClusterNode, *, authority: str) -> None:
         """Mark it used and write down who belongs to the cluster now, in one transaction: two nodes cannot use it at once.
+
+        `authority`: id of the one that certified the node; a change of it that has begun meanwhile refuses the node.
 
         Raises PermissionDenied, Conflict, LogUnavailable.
         """
@@ -88,7 +90,11 @@ class Tokens:
             raise PermissionDenied(TokenVerdict.UNKNOWN.sentence, hint=NEW_TOKEN_HINT)
         line = self._journal.entry_of(f"token {token_id}", "NODE_JOIN", node.node.text, node.address)
         transaction = Transaction(
-            compare={key: record.mod_revision, place: ABSENT if known is None else known.mod_revision},
+            compare={
+                key: record.mod_revision,
+                place: ABSENT if known is None else known.mod_revision,
+                authority_key(authority): ABSENT,
+            },
             puts={
                 key: token_used(record.value, joiner, at=self._timekeeper.now()),
                 place: encode_node(node),
@@ -96,4 +102,7 @@ class Tokens:
             },
         )
         if not isinstance(await self._log.commit(transaction), Committed):
-            raise Conflict("The token was used by another node just now.", hint=NEW_TOKEN_HINT)
+            raise Conflict(
+                "The token was used by another node just now, or the cluster began to change its authority.",
+                hint=NEW_TOKEN_HINT,
+            )

@@ -36,7 +36,7 @@ _SHARED: dict[str, Any] = {
     ],
     "ca": Annotated[
         Path | None,
-        typer.Option("--ca", help="That node's CA certificate. Default: DATA_DIR/pki/ca.pem.", rich_help_panel=PANEL),
+        typer.Option("--ca", help="That node's CA certificate. Default: DATA_DIR/pki/trusted.pem.", rich_help_panel=PANEL),
     ],
     "cert": Annotated[
         Path | None,

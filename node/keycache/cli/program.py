@@ -9,6 +9,7 @@ import typer
 from keycache.cli import failure, screen
 from keycache.cli.call import guarded, new_group
 from keycache.cli.commands import (
+    authority,
     backing_up,
     blocking,
     clients,
@@ -44,6 +45,7 @@ def build() -> typer.Typer:
         issuers,
         clients,
         cluster,
+        authority,
     ):
         group.register(app)
     return app

@@ -60,7 +60,7 @@ async def _talk(call: Call, conversation: Callable[[Connection], Awaitable[T]]) 
     absent = call.server is None and not call.ca and _absent(call)
     target = address(call)
     pki = call.data_dir / "pki"
-    ca, certificate, key = call.ca or pki / "ca.pem", call.cert or pki / "admin.pem", call.key or pki / "admin.key"
+    ca, certificate, key = call.ca or pki / "trusted.pem", call.cert or pki / "admin.pem", call.key or pki / "admin.key"
     start = f"keycache serve --data-dir {call.data_dir}"
     if absent:
         raise Unreachable(

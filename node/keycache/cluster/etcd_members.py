@@ -21,7 +21,7 @@ from aetcd import rpc
 
 from keycache.cluster.member_endpoint import CALL_SECONDS, MemberEndpoint, MemberStatus, Method
 from keycache.domain.errors import Conflict, KeycacheError, LogUnavailable, NotFound, Refused
-from keycache.etcd.connection import EtcdTls
+from keycache.etcd.connection import EtcdTls, Retired
 from keycache.etcd.errors import Failure, Outcome
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ class EtcdMembers:
         self._urls = tuple(endpoints)
         self._tls = tls
         self._made: dict[str, MemberEndpoint] = {}
+        self._retired = Retired()
 
     def endpoint(self, url: str) -> MemberEndpoint:
         """Its channel stays open until `close`."""
@@ -79,7 +80,14 @@ class EtcdMembers:
         """Ask these from now on, as voters come and go."""
         self._urls = tuple(endpoints)
 
+    def trust(self, tls: EtcdTls) -> None:
+        """Show and trust this from now on."""
+        self._tls = tls
+        retired, self._made = tuple(self._made.values()), {}
+        self._retired.add(retired)
+
     async def close(self) -> None:
+        await self._retired.close()
         for endpoint in self._made.values():
             await endpoint.close()
 

@@ -77,6 +77,10 @@ class ManagedEtcd:
         self._stopped.set()
         self._was_healthy = False
 
+    def trust(self, tls: EtcdTls) -> None:
+        """What a client of this etcd needs from now on."""
+        self._tls = tls
+
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None and self.state is EtcdState.RUNNING else None

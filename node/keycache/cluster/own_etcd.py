@@ -53,6 +53,8 @@ class OwnEtcd:
         self._node = node
         self._pki = pki
         self._quota = quota
+        self.trusted: frozenset[str] = frozenset()
+        """Authorities whose certificates the running etcd takes: it reads its bundle only when it starts (etcd#11555)."""
         self._etcd: ManagedEtcd | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -90,8 +92,28 @@ class OwnEtcd:
             token=self._cluster,
             **({"quota_bytes": self._quota} if self._quota else {}),
         )
+        self.trusted = self._pki.trusted_ids
         self._etcd = ManagedEtcd(spec, binary, tls_of(self._pki))
         self._task = asyncio.create_task(self._etcd.run(), name="etcd")
+
+    def trust(self, pki: NodePki) -> None:
+        """These are the node's certificates from now on. A running etcd shows them at its next handshake."""
+        self._pki = pki
+        if self._etcd is not None:
+            self._etcd.trust(tls_of(pki))
+
+    async def restart(self) -> None:
+        """Ended in order and started again: it takes whom the node trusts now. Harmless if it was not started."""
+        if self._etcd is not None and self._task is not None:
+            await self._etcd.stop()
+            await self._task
+            self.trusted = self._pki.trusted_ids
+            self._task = asyncio.create_task(self._etcd.run(), name="etcd")
+
+    async def wait_until_healthy(self, seconds: float) -> None:
+        """As `ManagedEtcd.wait_until_healthy`; at once if it was not started."""
+        if self._etcd is not None:
+            await self._etcd.wait_until_healthy(seconds)
 
     async def stop(self) -> None:
         """In order. Harmless if it was not started."""

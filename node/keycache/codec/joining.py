@@ -7,7 +7,7 @@ from datetime import datetime
 from keycache.codec import decode, enum_member, moment, timestamp, wire_enum
 from keycache.domain.errors import InvalidInput
 from keycache.domain.join_token import Joiner, TokenRecord, TokenState
-from keycache.domain.log import member_key, node_key, removed_key, witness_key
+from keycache.domain.log import authority_report_key, member_key, node_key, removed_key, witness_key
 from keycache.domain.names import NodeId
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.removal import Removal
@@ -65,7 +65,12 @@ def encode_removal(removal: Removal) -> bytes:
 def removal_changes(removal: Removal) -> tuple[dict[str, bytes], tuple[str, ...]]:
     """What the log is to hold of a node that is gone, and what it is to hold no more: puts and deletes of one transaction."""
     node = removal.node
-    return {removed_key(node): encode_removal(removal)}, (node_key(node), witness_key(node), member_key(node))
+    return {removed_key(node): encode_removal(removal)}, (
+        node_key(node),
+        witness_key(node),
+        member_key(node),
+        authority_report_key(node),
+    )
 
 
 def decode_removal(value: bytes) -> Removal:

@@ -37,6 +37,12 @@ NODES = "nodes/"
 REMOVED = "removed/"
 """Nodes whose certificate is worth nothing any more."""
 
+AUTHORITY = "authority/"
+"""A change of the authority that is under way, by the id of the former one (`domain.rotation`): nodes that share a log, but no
+authority, are not in each other's way."""
+AUTHORITY_REPORTS = "authority-reports/"
+"""How far each node is with it."""
+
 ABSENT = Revision(0)
 """As a compared mod_revision: the key must not exist."""
 
@@ -71,6 +77,14 @@ def node_key(node: NodeId) -> str:
 
 def removed_key(node: NodeId) -> str:
     return REMOVED + node.text
+
+
+def authority_key(former: str) -> str:
+    return AUTHORITY + former
+
+
+def authority_report_key(node: NodeId) -> str:
+    return AUTHORITY_REPORTS + node.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

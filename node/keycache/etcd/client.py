@@ -17,7 +17,7 @@ import grpc.aio
 
 from keycache.domain.errors import ConfigError, KeycacheError, LogUnavailable
 from keycache.domain.names import Revision
-from keycache.etcd.connection import RECEIVE_BYTES, REQUIRE_LEADER, Endpoint, EtcdTls, Unconnected, target_of
+from keycache.etcd.connection import RECEIVE_BYTES, REQUIRE_LEADER, Endpoint, EtcdTls, Retired, Unconnected, target_of
 from keycache.etcd.errors import Failure, Outcome, closed, explain
 
 ATTEMPT_SECONDS = 1.5
@@ -61,6 +61,7 @@ class EtcdClient:
         self._tls = tls
         self._receive_bytes = receive_bytes
         self._made: dict[str, Endpoint] = {}
+        self._retired = Retired()
         self._good = 0
         self._trouble_since: float | None = None
         self.is_closed = False
@@ -126,9 +127,16 @@ class EtcdClient:
         good, self._urls = self._urls[self._good], tuple(endpoints)
         self._good = self._urls.index(good) if good in self._urls else 0
 
+    def trust(self, tls: EtcdTls) -> None:
+        """Show and trust this from now on. What is under way is finished; watches go over by themselves."""
+        self._tls = tls
+        retired, self._made = tuple(self._made.values()), {}
+        self._retired.add(retired)
+
     async def close(self) -> None:
         """Requests under way end with LogUnavailable."""
         self.is_closed = True
+        await self._retired.close()
         for endpoint in self._made.values():
             await endpoint.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,6 +51,10 @@ class EtcdTls:
     key: bytes = field(default=b"", repr=False)
 
 
+RETIRED_SECONDS = 60.0
+"""A channel lives on for so long beside the one that took its place: longer than any call on it but a watch, which goes over by itself."""
+
+
 class Unconnected(Exception):
     """No connection came to be, so nothing of a request has left."""
 
@@ -63,6 +68,7 @@ class Endpoint:
 
     def __init__(self, url: str, tls: EtcdTls | None, receive_bytes: int) -> None:
         self.url = url
+        self.is_retired = False
         options = (*_OPTIONS, ("grpc.max_receive_message_length", receive_bytes))
         target = target_of(url)
         if url.startswith("https:"):
@@ -122,6 +128,37 @@ class Endpoint:
     async def close(self) -> None:
         with contextlib.suppress(grpc.aio.UsageError):
             await self._channel.close(None)
+
+
+class Retired:
+    """Endpoints in whose place there are others, with other certificates: what is under way on them is finished, then they are closed.
+
+    A channel cannot change its certificate (grpc#41779), and one that etcd has accepted stays good; but it connects again with what
+    it was made of, which has an end.
+    """
+
+    def __init__(self) -> None:
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def add(self, endpoints: Iterable[Endpoint]) -> None:
+        for endpoint in endpoints:
+            endpoint.is_retired = True
+            task = asyncio.get_running_loop().create_task(_close_later(endpoint))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Now, whatever is under way."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+async def _close_later(endpoint: Endpoint) -> None:
+    try:
+        await asyncio.sleep(RETIRED_SECONDS)
+    finally:
+        await endpoint.close()
 
 
 def target_of(url: str) -> str:

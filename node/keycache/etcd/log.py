@@ -164,21 +164,26 @@ class EtcdLog:
                 return
 
     async def watch(self, *, after: Revision) -> AsyncGenerator[Batch, None]:
-        """Batches are empty when there was nothing to tell for some seconds, or only what others wrote. Ends when the log is closed."""
-        identity = self.identity
+        """Batches are empty when there was nothing to tell for some seconds, or only what others wrote. Ends when the log is closed.
+
+        A watch whose channel was retired goes on from the same revision on the one that took its place.
+        """
+        identity, told = self.identity, after
         try:
-            endpoint = await self._watchable_at(after)
-            batches = watch.follow(
-                endpoint=endpoint,
-                keys=self._keys,
-                identity=identity,
-                after=after,
-                horizon=self._horizon,
-                barrier=self._write_barrier,
-            )
-            async with contextlib.aclosing(batches):
-                async for batch in batches:
-                    yield batch
+            while not self._client.is_closed:
+                endpoint = await self._watchable_at(told)
+                batches = watch.follow(
+                    endpoint=endpoint,
+                    keys=self._keys,
+                    identity=identity,
+                    after=told,
+                    horizon=self._horizon,
+                    barrier=self._write_barrier,
+                )
+                async with contextlib.aclosing(batches):
+                    async for batch in batches:
+                        yield batch
+                        told = batch.revision
         except LogUnavailable:
             if not self._client.is_closed:
                 raise

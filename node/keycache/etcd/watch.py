@@ -89,7 +89,8 @@ class Horizon:
 async def follow(
     *, endpoint: Endpoint, keys: KeySpace, identity: ClusterIdentity, after: Revision, horizon: Horizon, barrier: Barrier
 ) -> AsyncGenerator[Batch, None]:
-    """Ends when the horizon is closed. Raises what `Assembly.take` raises, and LogUnavailable when the stream breaks or falls silent."""
+    """Ends when the horizon is closed or the endpoint retired. Raises what `Assembly.take` raises, and LogUnavailable when the stream
+    breaks or falls silent."""
     try:
         status = await endpoint.status()
     except grpc.aio.AioRpcError as error:
@@ -104,7 +105,7 @@ async def follow(
             await stream.open(keys, Revision(after + 1))
             heard = asked = moved = clock()
             sought = after
-            while not horizon.is_closed:
+            while not horizon.is_closed and not endpoint.is_retired:
                 is_behind = horizon.revision > assembly.cursor
                 response = await stream.next(REACH_SECONDS if is_behind else max(0.0, asked + LIFE_SECONDS - clock()))
                 if response is not None:

@@ -31,9 +31,10 @@ from keycache.domain.ports import Clock
 from keycache.domain.retention import expires_at, lasting
 from keycache.domain.standing import Phase, Standing
 from keycache.etcd.keys import KeySpace
+from keycache.forming.authority import refuse_while_changing
 from keycache.forming.recovering import recovered, refuse_to_recover
 from keycache.forming.seating import SeatKeeper
-from keycache.pki import NodePki
+from keycache.pki import LivePki
 from keycache.pki.bootstrap import find_host
 from keycache.pki.identity import PrivateKey
 from keycache.pki.joining import abandon_join, accept_admission, prepare_join
@@ -66,7 +67,7 @@ class FormingDesk(Forming):
         place: Callable[[], Place],
         standing: StandingFile,
         cache: KeyCache,
-        pki: NodePki,
+        pki: LivePki,
         clock: Clock,
         turn: Callable[[], None],
         seats: SeatKeeper | None,
@@ -89,6 +90,7 @@ class FormingDesk(Forming):
             if standing is not None and standing.phase is Phase.ADOPTING and standing.founded and standing.cluster == name:
                 return await self._begun(name, ())  # begun before, and going on
             self._refuse_member(place)
+            refuse_while_changing(self._cache, self._pki)
             KeySpace(name)
             client, peer = host_port(place.etcd_client), host_port(place.etcd_peer)
             checks = (
@@ -122,6 +124,7 @@ class FormingDesk(Forming):
             if standing is not None and standing.phase is Phase.ADOPTING and standing.authority == parsed.authority.hex():
                 return await self._begun(standing.cluster, ())  # begun before, and going on
             self._refuse_member(place)
+            refuse_while_changing(self._cache, self._pki)
             etcd = await _checked("etcd", _etcd_version())
             places = (host_port(place.etcd_client), host_port(place.etcd_peer)) if etcd.passed else ()
             own = (etcd, await _checked("ports", _ports(place.listen_join, *places)))
@@ -189,12 +192,13 @@ class FormingDesk(Forming):
                 "This node belongs to no cluster that others could join.",
                 hint="Begin one with 'keycache cluster create --name NAME'; if it was begun, wait until it is done.",
             )
+        refuse_while_changing(self._cache, self._pki)
         if place.join is None:
             raise Refused(
                 'Nodes cannot join here: listen.join is "off".', hint="Set it to an address that they reach, and restart."
             )
         token, record = await self._cache.tokens.make(
-            endpoints=(place.join,), authority=bytes.fromhex(self._pki.authority.id), ttl=ttl, actor=actor
+            endpoints=(place.join,), authority=bytes.fromhex(self._pki.now.authority.id), ttl=ttl, actor=actor
         )
         return MadeToken(text=token.reveal(), record=record)
 
@@ -208,6 +212,7 @@ class FormingDesk(Forming):
             begun = await self._begun(standing.cluster, ())
             if standing.phase is Phase.LEAVING:
                 return begun  # begun before, and going on
+            refuse_while_changing(self._cache, self._pki)
             others = [node for node in self._cache.nodes if node != place.node]
             if not dry_run:
                 if others and self._seats is not None and standing.phase is Phase.MEMBER:

@@ -34,14 +34,15 @@ from keycache.domain.ports import Clock
 from keycache.domain.secret import Secret
 from keycache.domain.spans import format_span
 from keycache.domain.standing import Phase, Standing
-from keycache.pki import NodePki
+from keycache.forming.authority import refuse_while_changing
+from keycache.pki import LivePki
 from keycache.pki.authority import requested_key_hash
 
 REACH_SECONDS = 5.0
 
 
 class Hosting(Admitter):
-    def __init__(self, *, cache: KeyCache, pki: NodePki, standing: StandingFile, version: str, clock: Clock) -> None:
+    def __init__(self, *, cache: KeyCache, pki: LivePki, standing: StandingFile, version: str, clock: Clock) -> None:
         self._cache = cache
         self._pki = pki
         self._standing = standing
@@ -60,6 +61,7 @@ class Hosting(Admitter):
         applicant = application.applicant
         joiner = Joiner(node=applicant.node, key=requested_key_hash(application.csr))
         await self._cache.tokens.judge(application.token_id, application.secret, joiner)
+        refuse_while_changing(self._cache, self._pki)
         yield Doing("Checking this node.")
         checks = await self._checks(applicant)
         if application.dry_run:
@@ -69,7 +71,7 @@ class Hosting(Admitter):
             checks, frozenset(check.name for check in checks)
         )  # its own preflight has refused, or was told to pass over them
         now = self._clock.now()
-        issued = self._pki.sign_node(application.csr, node=applicant.node, names=applicant.names, now=now)
+        issued = self._pki.now.sign_node(application.csr, node=applicant.node, names=applicant.names, now=now)
         belongs = ClusterNode(
             node=applicant.node,
             address=str(applicant.grpc),
@@ -77,7 +79,9 @@ class Hosting(Admitter):
             etcd_client_url="" if applicant.etcd_client is None else f"https://{applicant.etcd_client}",
             etcd_peer_url="" if applicant.etcd_peer is None else f"https://{applicant.etcd_peer}",
         )
-        await self._cache.tokens.use(application.token_id, application.secret, joiner, belongs)
+        await self._cache.tokens.use(
+            application.token_id, application.secret, joiner, belongs, authority=self._pki.now.authority.id
+        )
         yield await self._admission(standing, issued.certificate)
 
     async def _checks(self, applicant: Applicant) -> tuple[Check, ...]:
@@ -121,7 +125,7 @@ class Hosting(Admitter):
 
     async def _admission(self, standing: Standing, certificate: bytes) -> Admission:
         status, settings = await self._cache.status(), self._cache.settings_in_force
-        authority = self._pki.authority
+        authority = self._pki.now.authority
         return Admission(
             cluster=standing.cluster,
             identity=standing.identity,

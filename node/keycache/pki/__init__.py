@@ -14,12 +14,14 @@ Rules:
 from keycache.pki.authority import Authority, Issued, new_request
 from keycache.pki.files import write_private, write_public
 from keycache.pki.identity import Identity, Peer, PrivateKey, Role, read_peer
+from keycache.pki.live import LivePki
 from keycache.pki.node import NodePki, machine_names, open_pki
 
 __all__ = [
     "Authority",
     "Identity",
     "Issued",
+    "LivePki",
     "NodePki",
     "Peer",
     "PrivateKey",

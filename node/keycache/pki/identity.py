@@ -86,12 +86,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A client as its certificate tells. `name` is what the audit log calls it. `node`: of the role node alone."""
+    """A client as its certificate tells. `name` is what the audit log calls it. `node`: of the role node alone. `issuer`: the key
+    identifier of the authority (RFC 5280 section 4.2.1.1)."""
 
     role: Role
     name: str
     not_after: datetime
     node: NodeId | None = None
+    issuer: bytes = b""
 
 
 def read_peer(certificate: bytes) -> Peer:
@@ -119,5 +121,13 @@ def read_peer(certificate: bytes) -> Peer:
         role=roles[0],
         name=names[0] if names else roles[0].value,
         not_after=parsed.not_valid_after_utc,
+        issuer=_issuer(parsed),
         node=NodeId(ids[0]) if roles[0] is Role.NODE and len(ids) == 1 else None,
     )
+
+
+def _issuer(certificate: x509.Certificate) -> bytes:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+    except (ValueError, x509.ExtensionNotFound):
+        return b""

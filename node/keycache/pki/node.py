@@ -36,7 +36,8 @@ _CA_WARNING = timedelta(days=365)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePki:
     """A node's certificates, as they are on disk. `node`: its id in a cluster. `trusted`: PEM of the authorities whose certificates
-    are taken, the one that signs first. `warnings`: what an administrator should know, as sentences."""
+    are taken, the one that signs first. `former`: while another one signs already, PEM. `warnings`: what an administrator should know,
+    as sentences."""
 
     directory: Path
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class NodePki:
     trusted: bytes
     trusted_ids: frozenset[str]
     step: Step
+    former: bytes | None
     warnings: tuple[str, ...]
 
     @property
@@ -66,22 +68,36 @@ class NodePki:
         """As `Authority.sign_node`."""
         return replace(self.authority.sign_node(csr, node=node, names=names, now=now), ca=self.trusted)
 
+    def is_due(self, now: datetime) -> bool:
+        """Whether `renewed` would renew something for its age. Costs nothing."""
+        return any(
+            not _lasting(one.not_after, now) and one.not_after != self.authority.not_after for one in (self.server, self.admin)
+        )
+
     def renewed(self, now: datetime) -> NodePki:
-        """This again, with certificates renewed that need it; cheap enough to ask once a day. Raises ConfigError."""
+        """This again, with certificates renewed that need it, and with what stands on disk now. Raises ConfigError."""
         return open_pki(self.directory, names=self.names, now=now, node=self.node)
 
-    def report(self, etcd_trusts: frozenset[str] | None = None) -> AuthorityReport:
+    def report(
+        self,
+        node: NodeId,
+        *,
+        etcd_trusts: frozenset[str] | None = None,
+        forgetting: bool = False,
+        former_clients: frozenset[str] = frozenset(),
+    ) -> AuthorityReport:
         """For `domain.rotation`, once the gRPC server shows these certificates.
 
-        `etcd_trusts`: `trusted_ids` of when this node's etcd was started; None: it runs none.
+        `etcd_trusts`: `trusted_ids` of when this node's etcd was started; None: it runs none. What only one of the two trusts does not
+        count as trusted, or, where it is to be forgotten, still does.
         """
-        if self.node is None:
-            raise ValueError("a node that works alone has nobody to report to")
+        etcd = self.trusted_ids if etcd_trusts is None else etcd_trusts
         return AuthorityReport(
-            node=self.node,
+            node=node,
             signing=self.authority.id,
-            trusted=self.trusted_ids if etcd_trusts is None else self.trusted_ids & etcd_trusts,
+            trusted=self.trusted_ids | etcd if forgetting else self.trusted_ids & etcd,
             shown=self.authority.id,
+            former_clients=former_clients,
         )
 
 
@@ -123,6 +139,7 @@ def open_pki(directory: Path, *, names: Sequence[str], now: datetime, node: Node
         trusted=trusted,
         trusted_ids=trusted_ids,
         step=rotation.step_on_disk(directory),
+        former=files.read(directory / rotation.FORMER),
         warnings=tuple(warning for warning in warnings if warning),
     )
 
@@ -159,8 +176,8 @@ def _authority(directory: Path, name: str, now: datetime, warnings: list[str]) -
         )
     if authority.not_after - now < _CA_WARNING:
         warnings.append(
-            f"The node's authority ends on {authority.not_after:%Y-%m-%d}, and with it every client's certificate. "
-            f"Before then: stop the node, move {directory} away, start it and issue every client a new certificate."
+            f"The authority ends on {authority.not_after:%Y-%m-%d}, and with it every certificate. Change it before: "
+            "'keycache authority begin', which stops nothing."
         )
     return authority
 
@@ -199,11 +216,16 @@ def _serving(certificate: bytes, key: PrivateKey, authority: Authority, names: S
     roles = {name for name in named if name.startswith("urn:")}
     if not fits or not authority.vouches_for(parsed) or not named.issuperset(names) or not roles.issubset(names):
         return None
-    fresh = start <= now and (end - now) * RENEW_BELOW >= LEAF_LIFE
+    fresh = start <= now and _lasting(end, now)
     # The authority's own end cannot be put off: what ends with it would be made anew at every start, for nothing.
     if not fresh and not (start <= now <= end == authority.not_after):
         return None
     return Identity(certificate=certificate, key=key, ca=authority.pem, not_after=end)
+
+
+def _lasting(end: datetime, now: datetime) -> bool:
+    """Whether a third of a certificate's life is left."""
+    return (end - now) * RENEW_BELOW >= LEAF_LIFE
 
 
 def _private_key(path: Path, warnings: list[str]) -> PrivateKey | None:

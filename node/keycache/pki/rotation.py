@@ -114,6 +114,14 @@ def trusted(directory: Path) -> tuple[bytes, frozenset[str]]:
     return b"".join(_read(path) for path in paths), frozenset(filter(None, map(authority_id, paths)))
 
 
+def find_authority(directory: Path, wanted: str) -> Authority | None:
+    """The next one or the one that signs, with its key, if it is that one. Raises ConfigError."""
+    for certificate, key in ((NEXT, NEXT_KEY), (CA, CA_KEY)):
+        if authority_id(directory / certificate) == wanted:
+            return Authority(_read(directory / certificate), PrivateKey(_read(directory / key)))
+    return None
+
+
 def _read(path: Path) -> bytes:
     content = files.read(path)
     if content is None:

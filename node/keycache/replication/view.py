@@ -10,19 +10,33 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from keycache.codec import block_from_wire, decode, decode_settings, issuer_from_wire
+from keycache.codec.authority import decode_change, decode_report
 from keycache.codec.joining import decode_node, decode_removal
 from keycache.codec.members import decode_member, decode_witness
 from keycache.domain.administration import BlockList, IssuerDecision, IssuerState
 from keycache.domain.entry import Key
 from keycache.domain.errors import InvalidInput, Unavailable
 from keycache.domain.examination import TrustBase
-from keycache.domain.log import ABSENT, BLOCKS, CHAIN, ISSUERS, MEMBERS, NODES, REMOVED, SETTINGS, WITNESSES
+from keycache.domain.log import (
+    ABSENT,
+    AUTHORITY,
+    AUTHORITY_REPORTS,
+    BLOCKS,
+    CHAIN,
+    ISSUERS,
+    MEMBERS,
+    NODES,
+    REMOVED,
+    SETTINGS,
+    WITNESSES,
+)
 from keycache.domain.lookup import timeouts_us
 from keycache.domain.membership import Member, Witness
 from keycache.domain.names import NodeId, Revision
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import Replica
 from keycache.domain.removal import Removal
+from keycache.domain.rotation import AuthorityChange, AuthorityReport
 from keycache.domain.settings import Settings
 from keycache.v1 import record_pb2
 
@@ -69,6 +83,8 @@ class View:
         self.witnesses: dict[str, Witness] = {}
         self.nodes: dict[NodeId, ClusterNode] = {}
         self.removed: dict[NodeId, Removal] = {}
+        self.changes: dict[str, AuthorityChange] = {}
+        self.reports: dict[NodeId, AuthorityReport] = {}
 
     def require_settings(self) -> Settings:
         """Raises Unavailable where nothing may be assumed."""
@@ -96,6 +112,7 @@ class View:
         self._load_members()
         self._load_witnesses()
         self._load_nodes()
+        self._load_authority()
 
     def touched(self, keys: Iterable[str]) -> None:
         """Documents of these keys changed in the replica."""
@@ -112,6 +129,8 @@ class View:
             self._load_witnesses()
         if kinds & {NODES, REMOVED}:
             self._load_nodes()
+        if kinds & {AUTHORITY, AUTHORITY_REPORTS}:
+            self._load_authority()
         if MEMBERS in kinds:
             self._load_members()
             self._on_members(frozenset(key for key in keys if key.startswith(MEMBERS)))
@@ -183,3 +202,15 @@ class View:
             with contextlib.suppress(InvalidInput):
                 removal = decode_removal(record.value)
                 self.removed[removal.node] = removal
+
+    def _load_authority(self) -> None:
+        """Changes of authorities, by the id of the former one, and how far each node is."""
+        self.changes, self.reports = {}, {}
+        for record in self._replica.documents(AUTHORITY):
+            with contextlib.suppress(InvalidInput):
+                change = decode_change(record.value)
+                self.changes[change.former] = change
+        for record in self._replica.documents(AUTHORITY_REPORTS):
+            with contextlib.suppress(InvalidInput):
+                report = decode_report(record.value)
+                self.reports[report.node] = report

@@ -38,6 +38,7 @@ _JOIN = "/keycache.v1.Join/"
 _CLUSTER_ACTS = (
     *("ListMembers", "Check", "Resolve"),
     *("Create", "JoinCluster", "LeaveCluster", "RecoverCluster", "RemoveNode", "CreateToken", "ListTokens", "RevokeToken"),
+    *("GetAuthority", "BeginAuthorityChange", "ConfirmAuthorityChange", "WithdrawAuthorityChange"),
 )
 
 ALLOWED: Mapping[str, frozenset[Role | None]] = {
@@ -78,6 +79,7 @@ ALLOWED: Mapping[str, frozenset[Role | None]] = {
         )
     },
     **{_CLUSTER + rpc: _ADMINS for rpc in _CLUSTER_ACTS},
+    _CLUSTER + "FetchNextAuthority": frozenset({Role.NODE}),
     **{_JOIN + rpc: _JOINERS for rpc in ("Ping", "Join")},
     _HEALTH + "Check": ANYBODY,
     _HEALTH + "List": ANYBODY,
@@ -106,7 +108,7 @@ class Caller:
     @property
     def name(self) -> str:
         """As in the certificate: what the audit log calls them."""
-        return _peer(self._context).name
+        return peer_of(self._context).name
 
 
 def authorize(rpc: str, allowed: frozenset[Role | None], context: Context, find: FindRemoval = none_removed) -> Caller:
@@ -118,7 +120,7 @@ def authorize(rpc: str, allowed: frozenset[Role | None], context: Context, find:
     identities = tuple(context.peer_identities() or ())
     role = _BY_IDENTITY.get(identities[0]) if len(identities) == 1 else None
     if role is None and context.auth_context().get("x509_pem_cert"):
-        peer = _peer(context)
+        peer = peer_of(context)
         role = peer.role
         if role is Role.NODE:
             refuse_removed(peer.node, find)
@@ -130,12 +132,15 @@ def authorize(rpc: str, allowed: frozenset[Role | None], context: Context, find:
             raise PermissionDenied(f"{name} is for nodes that join, and have no certificate yet.")
         raise PermissionDenied(
             f"{name} needs the role {' or '.join(may)}, but your certificate has the role {role.value}.",
-            hint=f"Use a certificate of that role: keycache client issue --role {may[0]} ...",
+            hint=f"Use a certificate of that role: keycache client issue --role {may[0]} ..."
+            if Role.NODE not in allowed
+            else "",
         )
     return Caller(role, context)
 
 
-def _peer(context: Context) -> Peer:
+def peer_of(context: Context) -> Peer:
+    """Who calls, by their whole certificate. Raises PermissionDenied for a connection without one."""
     certificates = tuple(context.auth_context().get("x509_pem_cert", ()))
     if len(certificates) != 1:
         raise PermissionDenied("This connection has no client certificate.")

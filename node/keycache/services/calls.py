@@ -20,6 +20,7 @@ from keycache.domain.removal import FindRemoval, none_removed
 from keycache.metrics import CallMeter, Metrics
 from keycache.services.auth import ALLOWED, Caller, Context, authorize
 from keycache.services.errors import failure
+from keycache.services.former import FormerClients
 
 AHEAD = 4
 """Items of one Import that are worked on at once: enough to keep two parser workers busy, at most six messages in memory."""
@@ -36,6 +37,7 @@ class Calls:
     def __init__(self, metrics: Metrics, removed: FindRemoval = none_removed) -> None:
         self._metrics = metrics
         self._removed = removed
+        self.former = FormerClients()
         self._endless: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
@@ -49,6 +51,8 @@ class Calls:
             started = perf_counter()
             try:
                 caller = authorize(rpc, allowed, context, self._removed)
+                if self.former.watched is not None and caller.role is not None:
+                    self.former.see(context)
                 answer = await method(_decoded(kind, raw), caller)
                 if not isinstance(answer, bytes):
                     answer = answer.SerializeToString()
@@ -108,6 +112,8 @@ class Calls:
             assert task is not None
             try:
                 caller = authorize(rpc, allowed, context, self._removed)
+                if self.former.watched is not None and caller.role is not None:
+                    self.former.see(context)
                 if endless:
                     self._enter(task)
                 await talk(incoming, context, caller)

@@ -8,11 +8,13 @@ import grpc
 
 from keycache.cache import KeyCache
 from keycache.codec import timestamp
+from keycache.domain.authority import Authorities
 from keycache.domain.errors import Refused
 from keycache.domain.forming import Begun, Forming
 from keycache.domain.join_token import TTL_DEFAULT, TokenRecord
 from keycache.services import convert
 from keycache.services.auth import Caller
+from keycache.services.authority import AuthorityCalls
 from keycache.services.calls import Calls
 from keycache.v1 import cluster_pb2 as pb
 
@@ -20,8 +22,9 @@ NAME = pb.DESCRIPTOR.services_by_name["Cluster"].full_name
 
 
 class ClusterService:
-    def __init__(self, cache: KeyCache, forming: Forming | None) -> None:
-        """`forming` None: this node neither makes nor enters clusters."""
+    def __init__(self, cache: KeyCache, forming: Forming | None, authorities: Authorities | None = None) -> None:
+        """`forming` None: this node neither makes nor enters clusters. `authorities` None: nor is its authority changed."""
+        self._authorities = authorities
         self._cache = cache
         self._forming = forming
 
@@ -38,6 +41,7 @@ class ClusterService:
             "CreateToken": calls.unary(f"/{NAME}/CreateToken", pb.CreateTokenRequest, self.create_token),
             "ListTokens": calls.unary(f"/{NAME}/ListTokens", pb.ListTokensRequest, self.list_tokens),
             "RevokeToken": calls.unary(f"/{NAME}/RevokeToken", pb.RevokeTokenRequest, self.revoke_token),
+            **AuthorityCalls(self._authorities).handlers(calls),
         }
 
     async def list_members(self, _request: pb.ListMembersRequest, _caller: Caller) -> pb.ListMembersResponse:

@@ -10,6 +10,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from keycache.cache import KeyCache
+from keycache.domain.authority import Authorities
 from keycache.domain.errors import ConfigError
 from keycache.domain.forming import Forming
 from keycache.domain.joining import Admitter
@@ -22,6 +23,7 @@ from keycache.services import admin, cluster, health, key_cache
 from keycache.services.admin import AdminService, Signer
 from keycache.services.calls import Calls
 from keycache.services.cluster import ClusterService
+from keycache.services.former import FormerClients
 from keycache.services.health import HealthService
 from keycache.services.join import JoinPort
 from keycache.services.key_cache import KeyCacheService
@@ -106,7 +108,7 @@ class Server:
     """Built, started, stopped once. `ports`: what `listen` became; `join_port`: what `join` did.
 
     `admitter`: the host's side of joins; without one there is no port for them. `forming`: how this node makes and enters
-    clusters. `removed`: finds nodes that were removed.
+    clusters. `authorities`: how its authority is changed. `removed`: finds nodes that were removed.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Server:
         options: ServerOptions,
         admitter: Admitter | None = None,
         forming: Forming | None = None,
+        authorities: Authorities | None = None,
         removed: FindRemoval = none_removed,
     ) -> None:
         self.certificates = Certificates(identity)
@@ -132,7 +135,7 @@ class Server:
         services = {
             key_cache.NAME: KeyCacheService(cache, self._budget).handlers(self._calls),
             admin.NAME: AdminService(cache, signer, clock).handlers(self._calls),
-            cluster.NAME: ClusterService(cache, forming).handlers(self._calls),
+            cluster.NAME: ClusterService(cache, forming, authorities).handlers(self._calls),
             health.NAME: self._health.handlers(self._calls),
         }
         self._server = grpc.aio.server(options=_channel_options(options), maximum_concurrent_rpcs=options.max_calls)
@@ -158,6 +161,11 @@ class Server:
         await self._server.start()
         if self._join is not None:
             await self._join.start(self.certificates.join_credentials())
+
+    @property
+    def former_clients(self) -> FormerClients:
+        """Who still comes by a certificate of an authority that is about to be forgotten."""
+        return self._calls.former
 
     @property
     def join_port(self) -> int | None:

@@ -630,3 +630,212 @@ class RevokeTokenResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeTokenResponse: _TypeAlias = RevokeTokenResponse  # noqa: Y015
+
+@_typing.final
+class GetAuthorityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuthorityRequest: _TypeAlias = GetAuthorityRequest  # noqa: Y015
+
+@_typing.final
+class BeginAuthorityChangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginAuthorityChangeRequest: _TypeAlias = BeginAuthorityChangeRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmAuthorityChangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _What:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _WhatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ConfirmAuthorityChangeRequest._What.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        WHAT_UNSPECIFIED: ConfirmAuthorityChangeRequest._What.ValueType  # 0
+        CLIENTS_TRUST: ConfirmAuthorityChangeRequest._What.ValueType  # 1
+        """Every client trusts the next authority: it has the new CA file."""
+        CLIENTS_RENEWED: ConfirmAuthorityChangeRequest._What.ValueType  # 2
+        """Every client has a certificate of the next authority."""
+
+    class What(_What, metaclass=_WhatEnumTypeWrapper): ...
+    WHAT_UNSPECIFIED: ConfirmAuthorityChangeRequest.What.ValueType  # 0
+    CLIENTS_TRUST: ConfirmAuthorityChangeRequest.What.ValueType  # 1
+    """Every client trusts the next authority: it has the new CA file."""
+    CLIENTS_RENEWED: ConfirmAuthorityChangeRequest.What.ValueType  # 2
+    """Every client has a certificate of the next authority."""
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    what: Global___ConfirmAuthorityChangeRequest.What.ValueType
+    def __init__(
+        self,
+        *,
+        what: Global___ConfirmAuthorityChangeRequest.What.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmAuthorityChangeRequest: _TypeAlias = ConfirmAuthorityChangeRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawAuthorityChangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawAuthorityChangeRequest: _TypeAlias = WithdrawAuthorityChangeRequest  # noqa: Y015
+
+@_typing.final
+class AuthorityNode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    THERE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    address: _builtins.str
+    there: _builtins.bool
+    """Whether it is where the change is. Without a change always."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        there: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node_id", b"node_id", "there", b"there"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorityNode: _TypeAlias = AuthorityNode  # noqa: Y015
+
+@_typing.final
+class AuthorityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNING_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    FOLLOWING_FIELD_NUMBER: _builtins.int
+    BEGUN_AT_FIELD_NUMBER: _builtins.int
+    BEGUN_BY_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    FORMER_CLIENTS_FIELD_NUMBER: _builtins.int
+    CA_FIELD_NUMBER: _builtins.int
+    signing: _builtins.str
+    """SHA-256 of the public key of the one that signs, hexadecimal, and its end."""
+    step: _builtins.str
+    """SETTLED without a change or at its end, SPREAD, SWITCHED."""
+    following: _builtins.str
+    """Empty: no change is under way."""
+    begun_by: _builtins.str
+    waits: _builtins.str
+    """What is waited for, as a sentence; empty: nothing."""
+    ca: _builtins.bytes
+    """PEM, for clients: all authorities that are trusted now."""
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def begun_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorityNode]: ...
+    @_builtins.property
+    def former_clients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clients that came by certificates of the former one lately."""
+
+    def __init__(
+        self,
+        *,
+        signing: _builtins.str = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        step: _builtins.str = ...,
+        following: _builtins.str = ...,
+        begun_at: _timestamp_pb2.Timestamp | None = ...,
+        begun_by: _builtins.str = ...,
+        waits: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___AuthorityNode] | None = ...,
+        former_clients: _abc.Iterable[_builtins.str] | None = ...,
+        ca: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun_at", b"begun_at", "ends_at", b"ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_at", b"begun_at", "begun_by", b"begun_by", "ca", b"ca", "ends_at", b"ends_at", "following", b"following", "former_clients", b"former_clients", "nodes", b"nodes", "signing", b"signing", "step", b"step", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorityResponse: _TypeAlias = AuthorityResponse  # noqa: Y015
+
+@_typing.final
+class FetchNextAuthorityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLLOWING_FIELD_NUMBER: _builtins.int
+    following: _builtins.str
+    """Which one."""
+    def __init__(
+        self,
+        *,
+        following: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["following", b"following"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchNextAuthorityRequest: _TypeAlias = FetchNextAuthorityRequest  # noqa: Y015
+
+@_typing.final
+class FetchNextAuthorityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    """PEM. The key goes into a file of mode 0600, and nowhere else."""
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchNextAuthorityResponse: _TypeAlias = FetchNextAuthorityResponse  # noqa: Y015

@@ -89,6 +89,31 @@ class ClusterStub:
                 request_serializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenRequest.SerializeToString,
                 response_deserializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenResponse.FromString,
                 _registered_method=True)
+        self.GetAuthority = channel.unary_unary(
+                '/keycache.v1.Cluster/GetAuthority',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.GetAuthorityRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+                _registered_method=True)
+        self.BeginAuthorityChange = channel.unary_unary(
+                '/keycache.v1.Cluster/BeginAuthorityChange',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.BeginAuthorityChangeRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+                _registered_method=True)
+        self.ConfirmAuthorityChange = channel.unary_unary(
+                '/keycache.v1.Cluster/ConfirmAuthorityChange',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.ConfirmAuthorityChangeRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+                _registered_method=True)
+        self.WithdrawAuthorityChange = channel.unary_unary(
+                '/keycache.v1.Cluster/WithdrawAuthorityChange',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.WithdrawAuthorityChangeRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+                _registered_method=True)
+        self.FetchNextAuthority = channel.unary_unary(
+                '/keycache.v1.Cluster/FetchNextAuthority',
+                request_serializer=keycache_dot_v1_dot_cluster__pb2.FetchNextAuthorityRequest.SerializeToString,
+                response_deserializer=keycache_dot_v1_dot_cluster__pb2.FetchNextAuthorityResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -168,6 +193,40 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAuthority(self, request, context):
+        """The authority that certifies nodes and clients, and how far a change of it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginAuthorityChange(self, request, context):
+        """Begin to change it. Nodes follow by themselves; clients are the administrator's, who confirms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmAuthorityChange(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawAuthorityChange(self, request, context):
+        """Take it back, while no node shows a certificate of the next authority.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchNextAuthority(self, request, context):
+        """The next authority with its key, for another node of the cluster. Role: node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,6 +284,31 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.RevokeToken,
                     request_deserializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenRequest.FromString,
                     response_serializer=keycache_dot_v1_dot_cluster__pb2.RevokeTokenResponse.SerializeToString,
+            ),
+            'GetAuthority': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuthority,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.GetAuthorityRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.SerializeToString,
+            ),
+            'BeginAuthorityChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginAuthorityChange,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.BeginAuthorityChangeRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.SerializeToString,
+            ),
+            'ConfirmAuthorityChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmAuthorityChange,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.ConfirmAuthorityChangeRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.SerializeToString,
+            ),
+            'WithdrawAuthorityChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawAuthorityChange,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.WithdrawAuthorityChangeRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.SerializeToString,
+            ),
+            'FetchNextAuthority': grpc.unary_unary_rpc_method_handler(
+                    servicer.FetchNextAuthority,
+                    request_deserializer=keycache_dot_v1_dot_cluster__pb2.FetchNextAuthorityRequest.FromString,
+                    response_serializer=keycache_dot_v1_dot_cluster__pb2.FetchNextAuthorityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -524,6 +608,141 @@ class Cluster:
             '/keycache.v1.Cluster/RevokeToken',
             keycache_dot_v1_dot_cluster__pb2.RevokeTokenRequest.SerializeToString,
             keycache_dot_v1_dot_cluster__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuthority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/GetAuthority',
+            keycache_dot_v1_dot_cluster__pb2.GetAuthorityRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginAuthorityChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/BeginAuthorityChange',
+            keycache_dot_v1_dot_cluster__pb2.BeginAuthorityChangeRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmAuthorityChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/ConfirmAuthorityChange',
+            keycache_dot_v1_dot_cluster__pb2.ConfirmAuthorityChangeRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawAuthorityChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/WithdrawAuthorityChange',
+            keycache_dot_v1_dot_cluster__pb2.WithdrawAuthorityChangeRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.AuthorityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchNextAuthority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keycache.v1.Cluster/FetchNextAuthority',
+            keycache_dot_v1_dot_cluster__pb2.FetchNextAuthorityRequest.SerializeToString,
+            keycache_dot_v1_dot_cluster__pb2.FetchNextAuthorityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,15 @@ class ClusterStub:
     CreateToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]
     ListTokens: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RevokeTokenRequest, _cluster_pb2.RevokeTokenResponse]
+    GetAuthority: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetAuthorityRequest, _cluster_pb2.AuthorityResponse]
+    """The authority that certifies nodes and clients, and how far a change of it is."""
+    BeginAuthorityChange: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.BeginAuthorityChangeRequest, _cluster_pb2.AuthorityResponse]
+    """Begin to change it. Nodes follow by themselves; clients are the administrator's, who confirms."""
+    ConfirmAuthorityChange: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ConfirmAuthorityChangeRequest, _cluster_pb2.AuthorityResponse]
+    WithdrawAuthorityChange: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.WithdrawAuthorityChangeRequest, _cluster_pb2.AuthorityResponse]
+    """Take it back, while no node shows a certificate of the next authority."""
+    FetchNextAuthority: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.FetchNextAuthorityRequest, _cluster_pb2.FetchNextAuthorityResponse]
+    """The next authority with its key, for another node of the cluster. Role: node."""
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -75,6 +84,15 @@ class ClusterAsyncStub(ClusterStub):
     CreateToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.CreateTokenRequest, _cluster_pb2.CreateTokenResponse]  # type: ignore[assignment]
     ListTokens: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListTokensRequest, _cluster_pb2.ListTokensResponse]  # type: ignore[assignment]
     RevokeToken: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RevokeTokenRequest, _cluster_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    GetAuthority: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetAuthorityRequest, _cluster_pb2.AuthorityResponse]  # type: ignore[assignment]
+    """The authority that certifies nodes and clients, and how far a change of it is."""
+    BeginAuthorityChange: _aio.UnaryUnaryMultiCallable[_cluster_pb2.BeginAuthorityChangeRequest, _cluster_pb2.AuthorityResponse]  # type: ignore[assignment]
+    """Begin to change it. Nodes follow by themselves; clients are the administrator's, who confirms."""
+    ConfirmAuthorityChange: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ConfirmAuthorityChangeRequest, _cluster_pb2.AuthorityResponse]  # type: ignore[assignment]
+    WithdrawAuthorityChange: _aio.UnaryUnaryMultiCallable[_cluster_pb2.WithdrawAuthorityChangeRequest, _cluster_pb2.AuthorityResponse]  # type: ignore[assignment]
+    """Take it back, while no node shows a certificate of the next authority."""
+    FetchNextAuthority: _aio.UnaryUnaryMultiCallable[_cluster_pb2.FetchNextAuthorityRequest, _cluster_pb2.FetchNextAuthorityResponse]  # type: ignore[assignment]
+    """The next authority with its key, for another node of the cluster. Role: node."""
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -162,5 +180,44 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.RevokeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.RevokeTokenResponse, _abc.Awaitable[_cluster_pb2.RevokeTokenResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetAuthority(
+        self,
+        request: _cluster_pb2.GetAuthorityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.AuthorityResponse, _abc.Awaitable[_cluster_pb2.AuthorityResponse]]:
+        """The authority that certifies nodes and clients, and how far a change of it is."""
+
+    @_abc_1.abstractmethod
+    def BeginAuthorityChange(
+        self,
+        request: _cluster_pb2.BeginAuthorityChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.AuthorityResponse, _abc.Awaitable[_cluster_pb2.AuthorityResponse]]:
+        """Begin to change it. Nodes follow by themselves; clients are the administrator's, who confirms."""
+
+    @_abc_1.abstractmethod
+    def ConfirmAuthorityChange(
+        self,
+        request: _cluster_pb2.ConfirmAuthorityChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.AuthorityResponse, _abc.Awaitable[_cluster_pb2.AuthorityResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WithdrawAuthorityChange(
+        self,
+        request: _cluster_pb2.WithdrawAuthorityChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.AuthorityResponse, _abc.Awaitable[_cluster_pb2.AuthorityResponse]]:
+        """Take it back, while no node shows a certificate of the next authority."""
+
+    @_abc_1.abstractmethod
+    def FetchNextAuthority(
+        self,
+        request: _cluster_pb2.FetchNextAuthorityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.FetchNextAuthorityResponse, _abc.Awaitable[_cluster_pb2.FetchNextAuthorityResponse]]:
+        """The next authority with its key, for another node of the cluster. Role: node."""
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,10 +3,12 @@
 isort:skip_file
 Records of the entry log that are not entries. Nodes exchange them through the log only."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -449,6 +451,112 @@ class Removal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Removal: _TypeAlias = Removal  # noqa: Y015
+
+@_typing.final
+class AuthorityChange(_message.Message):
+    """A change of the authority that is under way. Under authority/<id of the former one>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Step:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AuthorityChange._Step.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STEP_UNSPECIFIED: AuthorityChange._Step.ValueType  # 0
+        SETTLED: AuthorityChange._Step.ValueType  # 1
+        """The former one is forgotten; nodes still have to."""
+        SPREAD: AuthorityChange._Step.ValueType  # 2
+        """The next one is trusted, too."""
+        SWITCHED: AuthorityChange._Step.ValueType  # 3
+        """The next one signs."""
+
+    class Step(_Step, metaclass=_StepEnumTypeWrapper): ...
+    STEP_UNSPECIFIED: AuthorityChange.Step.ValueType  # 0
+    SETTLED: AuthorityChange.Step.ValueType  # 1
+    """The former one is forgotten; nodes still have to."""
+    SPREAD: AuthorityChange.Step.ValueType  # 2
+    """The next one is trusted, too."""
+    SWITCHED: AuthorityChange.Step.ValueType  # 3
+    """The next one signs."""
+
+    FORMER_FIELD_NUMBER: _builtins.int
+    FOLLOWING_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    BEGUN_AT_FIELD_NUMBER: _builtins.int
+    BEGUN_BY_FIELD_NUMBER: _builtins.int
+    CLIENTS_TRUST_FIELD_NUMBER: _builtins.int
+    CLIENTS_RENEWED_FIELD_NUMBER: _builtins.int
+    former: _builtins.str
+    """Authorities by the SHA-256 of their public key, hexadecimal."""
+    following: _builtins.str
+    certificate: _builtins.bytes
+    """Of the following one, PEM. Its key is never here."""
+    step: Global___AuthorityChange.Step.ValueType
+    begun_by: _builtins.str
+    clients_trust: _builtins.bool
+    """An administrator confirmed that the clients trust the following one; that they have certificates of it."""
+    clients_renewed: _builtins.bool
+    @_builtins.property
+    def begun_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        former: _builtins.str = ...,
+        following: _builtins.str = ...,
+        certificate: _builtins.bytes = ...,
+        step: Global___AuthorityChange.Step.ValueType = ...,
+        begun_at: _timestamp_pb2.Timestamp | None = ...,
+        begun_by: _builtins.str = ...,
+        clients_trust: _builtins.bool = ...,
+        clients_renewed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begun_at", b"begun_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_at", b"begun_at", "begun_by", b"begun_by", "certificate", b"certificate", "clients_renewed", b"clients_renewed", "clients_trust", b"clients_trust", "following", b"following", "former", b"former", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorityChange: _TypeAlias = AuthorityChange  # noqa: Y015
+
+@_typing.final
+class AuthorityReport(_message.Message):
+    """How far a node is on the way to the next authority. Under authority-reports/<node id>, while there is a change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SIGNING_FIELD_NUMBER: _builtins.int
+    TRUSTED_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
+    FORMER_CLIENTS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    signing: _builtins.str
+    shown: _builtins.str
+    @_builtins.property
+    def trusted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def former_clients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clients that came by a certificate of the former one lately."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        signing: _builtins.str = ...,
+        trusted: _abc.Iterable[_builtins.str] | None = ...,
+        shown: _builtins.str = ...,
+        former_clients: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["former_clients", b"former_clients", "node_id", b"node_id", "shown", b"shown", "signing", b"signing", "trusted", b"trusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorityReport: _TypeAlias = AuthorityReport  # noqa: Y015
 
 @_typing.final
 class ClusterNode(_message.Message):
