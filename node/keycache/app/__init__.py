@@ -22,7 +22,7 @@ import uvloop
 
 from keycache import logs
 from keycache.anchors import load_certificates, load_crls
-from keycache.app.certificates import keep_certificates, tell_of_certificates
+from keycache.app.certificates import certificate_cautions, keep_certificates, tell_of_certificates
 from keycache.app.entering import enter, obey_removal
 from keycache.app.manager import READY, STOPPING, tell_manager
 from keycache.app.parts import Node, Shared, cluster_log, configured_log, node_id_of
@@ -252,6 +252,8 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
             )
             opened.append(server)
             pki.tell(lambda now: server.certificates.replace(now.server))
+            cache.foresight.outside.append(lambda: certificate_cautions(config.cluster, pki.now, standing, clock.now()))
+            cache.foresight.outside.append(authorities.cautions)
             pki.tell(lambda now: server.former_clients.watch(now.former))
             server.former_clients.watch(pki.now.former)
             joining = standing is not None and standing.phase is Phase.ADOPTING and not standing.founded

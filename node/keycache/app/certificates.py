@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -11,10 +13,13 @@ from keycache.clock import SystemClock
 from keycache.cluster.etcd_members import EtcdMembers
 from keycache.cluster.own_etcd import tls_of
 from keycache.config import Cluster
+from keycache.domain.cautions import of_certificate
 from keycache.domain.errors import ConfigError, KeycacheError
+from keycache.domain.standing import Standing
 from keycache.etcd.client import EtcdClient
 from keycache.etcd.connection import EtcdTls
-from keycache.pki import LivePki
+from keycache.pki import LivePki, NodePki
+from keycache.pki.files import read
 
 LOOK_SECONDS = 5.0
 """Between two looks, by the wall clock, which may be set. A look at our own certificates compares two dates; the administrator's for
@@ -45,6 +50,28 @@ async def keep_certificates(cluster: Cluster, node: Node, clock: SystemClock) ->
             if str(error) != told:
                 _log.error("certificates cannot be renewed", problem=str(error))
             told = str(error)
+
+
+def certificate_cautions(cluster: Cluster, pki: NodePki, standing: Standing | None, now: datetime) -> tuple[str, ...]:
+    """Of all that this node shows, and of what it was given for an external etcd."""
+    told = pki.cautions(now)
+    if standing is not None:
+        return told
+    for setting, path in (("cluster.certificate", cluster.certificate), ("cluster.ca", cluster.ca)):
+        content = b"" if path is None else read(path) or b""
+        try:
+            found = x509.load_pem_x509_certificates(content) if content else []
+        except ValueError:
+            continue  # as long as it is not whole, the former is in use
+        for one in found:
+            told += of_certificate(
+                f"The certificate in {path} ({setting})",
+                one.not_valid_before_utc,
+                one.not_valid_after_utc,
+                now,
+                how="Put a new one in its place: it is taken up without a restart.",
+            )
+    return told
 
 
 def _taken_up(cluster: Cluster, known: EtcdTls, client: EtcdClient) -> EtcdTls:

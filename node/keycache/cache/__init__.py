@@ -18,6 +18,7 @@ from keycache.cache.deletions import Deletions
 from keycache.cache.delivery import Delivery
 from keycache.cache.desks import Blocks, SettingsDesk
 from keycache.cache.entries import Entries
+from keycache.cache.foresight import Foresight
 from keycache.cache.harvesting import Harvesting
 from keycache.cache.holdings import Holdings
 from keycache.cache.imports import Imports
@@ -255,6 +256,16 @@ class KeyCache:
             cluster=facts.cluster_name,
             version=facts.version,
         )
+        self.foresight = Foresight(
+            log=ports.log,
+            replica=replica,
+            view=view,
+            roster=self._roster,
+            timekeeper=timekeeper,
+            cluster=self.cluster,
+            delivery=self.delivery,
+            policy=facts.policy,
+        )
         self.tokens = Tokens(
             log=self.replicator.log, writer=writer, replica=replica, timekeeper=timekeeper, journal=self.journal
         )
@@ -348,22 +359,7 @@ class KeyCache:
 
     def warnings(self) -> tuple[str, ...]:
         """Things an administrator should know, as sentences."""
-        warnings = []
-        if self._view.settings is None:
-            warnings.append(self._view.settings_problem)
-        else:
-            clock = self._timekeeper.verdict(self._view.settings.clock_skew_bound)
-            if not clock.trusted:
-                warnings.append(clock.reason)
-        held = self.cluster.purge_held()
-        if held and held not in warnings:
-            warnings.append(held)
-        warnings.extend(self.cluster.warnings())
-        warnings.extend(self.delivery.problems())
-        policy = self._facts.policy
-        if not policy.managed_domains:
-            warnings.append("No managed domains are configured: mail needs a stated direction or a listener to be harvested.")
-        return tuple(warnings)
+        return self.foresight.warnings()
 
     async def _first_settings(self) -> None:
         """A log that holds nothing gets the defaults, once and explicitly. One that holds entries but no settings does not: that

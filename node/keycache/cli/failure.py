@@ -9,6 +9,8 @@ DONE = 0
 REFUSED = 1
 MISUSE = 2
 UNREACHABLE = 3
+WARNED = 4
+"""All is well now, and will not stay so without a person."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells do."""
 PIPE_CLOSED = 141

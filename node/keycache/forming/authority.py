@@ -120,6 +120,13 @@ class AuthorityKeeper(Authorities):
             ca=now.trusted,
         )
 
+    def cautions(self) -> tuple[str, ...]:
+        """That a change is under way, and what it waits for."""
+        status = self.status()
+        if status.change is None:
+            return ()
+        return (f"The authority is being changed, and no node joins or leaves meanwhile. {status.waits or SEE}",)
+
     async def begin(self, actor: str) -> AuthorityStatus:
         """As the port."""
         self._refuse_on_its_way()
@@ -231,12 +238,14 @@ class AuthorityKeeper(Authorities):
             await self._pki.read(self._clock.now())
 
     async def _fetch(self, change: AuthorityChange) -> Authority:
-        """From any node that says that it trusts it. Raises Unavailable."""
-        problem = "No other node has it."
+        """From any node that lives and has it. Not by the reports: a node that has it reports so only once its etcd trusts it, too, and for
+        the turn to restart that it may wait for this one. Raises Unavailable."""
+        problem = "No other node lives."
         directory = self._pki.now.directory
-        for node, report in sorted(self._cache.authority.reports.items(), key=lambda one: one[0].text):
+        alive = {member.node_id for member in self._cache.cluster.members() if member.alive and not member.is_this_node}
+        for node in sorted(self._nodes(), key=str):
             address = self._address(node)
-            if node == self._node or not address or change.following not in report.trusted:
+            if node.text not in alive or not address:
                 continue
             try:
                 ca, certificate, key = (directory / name for name in (rotation.TRUSTED, "server.pem", "server.key"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
@@ -87,13 +87,13 @@ class Identity:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """A client as its certificate tells. `name` is what the audit log calls it. `node`: of the role node alone. `issuer`: the key
-    identifier of the authority (RFC 5280 section 4.2.1.1)."""
+    identifier of the authority, which changes nobody (RFC 5280 section 4.2.1.1)."""
 
     role: Role
     name: str
     not_after: datetime
     node: NodeId | None = None
-    issuer: bytes = b""
+    issuer: bytes = field(default=b"", compare=False)
 
 
 def read_peer(certificate: bytes) -> Peer:

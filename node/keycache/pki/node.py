@@ -74,6 +74,21 @@ class NodePki:
             not _lasting(one.not_after, now) and one.not_after != self.authority.not_after for one in (self.server, self.admin)
         )
 
+    def cautions(self, now: datetime) -> tuple[str, ...]:
+        """What will need a person, as sentences: the node renews everything else by itself."""
+        told = []
+        if self.authority.not_after - now < _CA_WARNING:
+            told.append(
+                f"The authority ends on {self.authority.not_after:%Y-%m-%d}, and with it every certificate. Change it before: "
+                "'keycache authority begin', which stops nothing."
+            )
+        if self.is_due(now):
+            told.append(
+                f"The node's own certificate ends on {min(self.server.not_after, self.admin.not_after):%Y-%m-%d} and is not renewed yet. "
+                "If this stays so for a minute, its log says why."
+            )
+        return tuple(told)
+
     def renewed(self, now: datetime) -> NodePki:
         """This again, with certificates renewed that need it, and with what stands on disk now. Raises ConfigError."""
         return open_pki(self.directory, names=self.names, now=now, node=self.node)
@@ -173,11 +188,6 @@ def _authority(directory: Path, name: str, now: datetime, warnings: list[str]) -
             f"The node's authority ({certificate_file}) is valid from {authority.not_before:%Y-%m-%d} to "
             f"{authority.not_after:%Y-%m-%d}, but this machine's clock says {now:%Y-%m-%d %H:%M} UTC.",
             hint="Check the clock. If it is right: move the directory away and issue every client a new certificate.",
-        )
-    if authority.not_after - now < _CA_WARNING:
-        warnings.append(
-            f"The authority ends on {authority.not_after:%Y-%m-%d}, and with it every certificate. Change it before: "
-            "'keycache authority begin', which stops nothing."
         )
     return authority
 

@@ -51,7 +51,9 @@ class ClusterService:
         )
 
     async def check(self, _request: pb.CheckRequest, _caller: Caller) -> pb.CheckResponse:
-        return convert.check_response(await self._cache.check(), self._cache.warnings())
+        report = await self._cache.check()
+        warnings = dict.fromkeys((*self._cache.warnings(), *await self._cache.foresight.cautions(report)))
+        return convert.check_response(report, warnings)
 
     async def resolve(self, request: pb.ResolveRequest, caller: Caller) -> pb.ResolveResponse:
         way, waiting = convert.way(request.way), self._cache.cluster.waiting

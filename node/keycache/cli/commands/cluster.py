@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
     def check(call: Call) -> int:
         """What a restart of this node would keep, expire and hold back, and whether it may go on with the log. Changes nothing.
 
-        Exit code 1 when it may not.
+        Exit code 1 when it may not, 4 when it may and there are warnings, for a monitor to tell: each says what to do.
         """
         from keycache.cli import present
         from keycache.v1.cluster_pb2 import CheckRequest
@@ -68,7 +68,9 @@ def register(app: typer.Typer) -> None:
 
             timeouts = tables.timeouts(document["settings"]) if document["settings"] else ""
             screen.show(tables.pairs(cluster_tables.check_rows(document, timeouts)))
-        return failure.REFUSED if document["action"] == "REFUSE" else failure.DONE
+        if document["action"] == "REFUSE":
+            return failure.REFUSED
+        return failure.WARNED if document["warnings"] else failure.DONE
 
     @command(group, "resolve", example="keycache cluster resolve --merge --dry-run")
     def resolve(
