@@ -25,7 +25,16 @@ EXPECTED = {
         "settings show",
         "settings set",
     ),
-    *("settings history", "settings import-prefs", "issuers list", "issuers approve", "issuers reject", "client issue"),
+    *(
+        "settings history",
+        "settings import-prefs",
+        "issuers list",
+        "issuers approve",
+        "issuers reject",
+        "client issue",
+        "client renew",
+    ),
+    *("authority show", "authority begin", "authority confirm", "authority withdraw"),
     *("cluster members", "cluster check", "cluster resolve", "cluster create", "cluster token", "cluster join"),
     *("cluster leave", "cluster recover", "cluster remove"),
 }

@@ -209,9 +209,7 @@ class KeyCache:
         self._deletions = Deletions(writer=writer, replica=replica, timekeeper=timekeeper)
         self.settings = SettingsDesk(writer=writer, replica=replica, view=view, timekeeper=timekeeper, journal=self.journal)
         self.blocks = Blocks(writer=writer, view=view, timekeeper=timekeeper, journal=self.journal)
-        self.authority = AuthorityRecords(
-            log=self.replicator.log, writer=writer, replica=replica, view=view, journal=self.journal
-        )
+        self.authority = AuthorityRecords(log=ports.log, writer=writer, replica=replica, view=view, journal=self.journal)
         self.belonging = Belonging(writer=writer, replica=replica, clock=ports.clock, journal=self.journal)
         self.issuers = Issuers(
             writer=writer,
@@ -266,6 +264,7 @@ class KeyCache:
             delivery=self.delivery,
             policy=facts.policy,
         )
+        self.warnings = self.foresight.warnings
         self.tokens = Tokens(
             log=self.replicator.log, writer=writer, replica=replica, timekeeper=timekeeper, journal=self.journal
         )
@@ -286,9 +285,8 @@ class KeyCache:
                 ready.set()
             await self.replicator.caught_up.wait()
             await self._first_settings()
-            with contextlib.suppress(
-                StoreError
-            ):  # a node that answers does not end for a full disk; the purger's ticks try again
+            # A node that answers does not end for a full disk; the purger's ticks try again.
+            with contextlib.suppress(StoreError):
                 await self._first_heartbeat()
             if self._ports.presence is not None:
                 group.create_task(self._be_present(self._ports.presence), name="roster")
@@ -356,10 +354,6 @@ class KeyCache:
             cluster=cluster,
             forming=self.cluster.forming,
         )
-
-    def warnings(self) -> tuple[str, ...]:
-        """Things an administrator should know, as sentences."""
-        return self.foresight.warnings()
 
     async def _first_settings(self) -> None:
         """A log that holds nothing gets the defaults, once and explicitly. One that holds entries but no settings does not: that
