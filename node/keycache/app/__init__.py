@@ -288,7 +288,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
 async def _own_etcd(config: Config, standing: Standing, node: NodeId, pki: NodePki) -> OwnEtcd:
     """Started if it has data, or is to be founded; else once the others have added it (`forming.seating`)."""
     own = OwnEtcd(
-        cluster=standing.cluster,
+        token=f"{standing.cluster}-{standing.identity.text}",
         client=standing.etcd_client,
         peer=standing.etcd_peer,
         data_dir=config.data_dir,

@@ -165,7 +165,7 @@ class KeyCache:
             offload=ports.offload,
             link_up=self._link_up,
         )
-        writer = Writer(
+        self._writer = writer = Writer(
             log=self.replicator.log,
             replica=ports.replica,
             replicator=self.replicator,
@@ -176,7 +176,6 @@ class KeyCache:
             link_up=self._link_up,
             on_queued=self.delivery.wake,
         )
-        self._writer = writer
         replica, view, timekeeper = ports.replica, self._view, self._timekeeper
         self.lookups = Lookups(
             replica=replica,
@@ -244,15 +243,13 @@ class KeyCache:
         self.restoring = Restoring(
             replicator=self.replicator,
             replica=replica,
-            outbox=ports.outbox,
             view=view,
             writer=writer,
             settings=self.settings,
             examiner=ports.examiner,
             timekeeper=timekeeper,
             journal=self.journal,
-            cluster=facts.cluster_name,
-            version=facts.version,
+            cluster=self.cluster,
         )
         self.foresight = Foresight(
             log=ports.log,

@@ -19,6 +19,7 @@ from datetime import datetime
 from enum import Enum
 
 from keycache.cache.bringing import BATCH, Bringing, Item, Tally
+from keycache.cache.cluster import ClusterDesk
 from keycache.cache.desks import SettingsDesk
 from keycache.cache.imports import AHEAD_LIMIT
 from keycache.cache.journal import Journal
@@ -29,7 +30,7 @@ from keycache.codec.backup import Source, is_backed_up
 from keycache.domain.errors import InvalidInput, LogUnavailable, Refused
 from keycache.domain.log import ENTRIES, SETTINGS, Record, entry_key
 from keycache.domain.names import Revision
-from keycache.domain.ports import EntryLog, Examiner, Outbox, Replica
+from keycache.domain.ports import EntryLog, Examiner, Replica
 from keycache.domain.retention import is_expired
 from keycache.domain.settings import Settings
 from keycache.replication.link import LinkState
@@ -75,27 +76,23 @@ class Restoring:
         *,
         replicator: Replicator,
         replica: Replica,
-        outbox: Outbox,
         view: View,
         writer: Writer,
         settings: SettingsDesk,
         examiner: Examiner,
         timekeeper: Timekeeper,
         journal: Journal,
-        cluster: str,
-        version: str,
+        cluster: ClusterDesk,
     ) -> None:
         self._replicator = replicator
         self._log: EntryLog = replicator.log
         self._replica = replica
-        self._outbox = outbox
         self._view = view
         self._writer = writer
         self._settings = settings
         self._timekeeper = timekeeper
         self._journal = journal
         self._cluster = cluster
-        self._version = version
         self._bringer = Bringing(log=self._log, examiner=examiner, timekeeper=timekeeper, is_rejected=view.is_rejected)
 
     async def backup(self) -> AsyncGenerator[Source | Record, None]:
@@ -111,10 +108,10 @@ class Restoring:
             if first:
                 yield Source(
                     made_at=self._timekeeper.now(),
-                    cluster=self._cluster if self._log.is_shared else "",
+                    cluster=self._cluster.status().name if self._log.is_shared else "",
                     identity=self._log.identity.text,
                     revision=page.revision,
-                    version=self._version,
+                    version=self._cluster.describe().version,
                 )
                 first = False
             for record in page.records:
@@ -189,7 +186,7 @@ class Restoring:
         return terms.settings if taken else current
 
     def _is_empty(self) -> bool:
-        return not (self._outbox.count or self._replica.newest(1) or self._replica.documents(ENTRIES))
+        return not (self._cluster.waiting or self._replica.newest(1) or self._replica.documents(ENTRIES))
 
     def _check_clock(self, terms: Terms) -> None:
         if terms.made_at > self._timekeeper.stamp() + AHEAD_LIMIT:

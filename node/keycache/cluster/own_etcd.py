@@ -45,10 +45,11 @@ def tls_of(pki: NodePki) -> EtcdTls:
 class OwnEtcd:
     """At most one process, on one data directory, in the life of one node. `client`, `peer`: host:port as others reach it."""
 
-    def __init__(self, *, cluster: str, client: str, peer: str, data_dir: Path, node: NodeId, pki: NodePki, quota: int) -> None:
-        """`cluster`: its name. `data_dir`: of the node. `quota`: bytes, 0 for etcd's default."""
+    def __init__(self, *, token: str, client: str, peer: str, data_dir: Path, node: NodeId, pki: NodePki, quota: int) -> None:
+        """`token`: of this lifetime of the cluster: members that are left of an earlier one at the same place must not take it for
+        theirs. `data_dir`: of the node. `quota`: bytes, 0 for etcd's default."""
         self.client, self.peer = host_port(client), host_port(peer)
-        self._cluster = cluster
+        self._token = token
         self._data_dir = data_dir / DIRECTORY
         self._node = node
         self._pki = pki
@@ -89,7 +90,7 @@ class OwnEtcd:
             peer_tls=tls,
             initial_cluster=(Peer(name=self._node.text, url=self.peer.url), *others),
             is_new=found,
-            token=self._cluster,
+            token=self._token,
             **({"quota_bytes": self._quota} if self._quota else {}),
         )
         self.trusted = self._pki.trusted_ids

@@ -228,7 +228,7 @@ class FormingDesk(Forming):
             standing = self._standing.now
             if standing is not None and standing.phase is Phase.ADOPTING and standing.founded:
                 return await self._begun(standing.cluster, ())  # begun before, and going on
-            standing = await refuse_to_recover(standing, self._cache)
+            standing = await refuse_to_recover(standing, self._cache, self._clock)
             checks = (
                 await _checked("etcd", _etcd_version()),
                 await _checked("disk", _passes(lambda: _room(place.data_dir), "There is room for etcd.")),

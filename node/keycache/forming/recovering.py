@@ -15,11 +15,17 @@ from keycache.cluster.own_etcd import host_port
 from keycache.domain.errors import KeycacheError, Refused
 from keycache.domain.log import IDENTITY
 from keycache.domain.names import ClusterIdentity
+from keycache.domain.ports import Clock
 from keycache.domain.standing import Phase, Standing
 
+SILENT_SECONDS = 10.0
+"""The log must be out of reach for so long: it is during an election, too, which takes some seconds."""
 
-async def refuse_to_recover(standing: Standing | None, cache: KeyCache) -> Standing:
-    """The standing of now. Raises Refused unless the cluster's log is out of reach of this node."""
+_LOOK_SECONDS = 0.5
+
+
+async def refuse_to_recover(standing: Standing | None, cache: KeyCache, clock: Clock) -> Standing:
+    """The standing of now. Raises Refused unless the cluster's log stays out of reach of this node."""
     if standing is None:
         raise Refused("This node works alone.", hint="There is no cluster to begin anew. See 'keycache restore' for a backup.")
     if standing.phase is not Phase.MEMBER:
@@ -29,10 +35,15 @@ async def refuse_to_recover(standing: Standing | None, cache: KeyCache) -> Stand
             "This node runs no etcd, so it cannot carry a cluster.",
             hint="Do this on a node that has one; or let this node leave ('keycache cluster leave'): it keeps every entry.",
         )
-    try:
-        survey = await cache.replicator.log.survey((IDENTITY,))
-    except KeycacheError:
-        return standing
+    end = clock.sample().monotonic + SILENT_SECONDS
+    while True:
+        try:
+            survey = await cache.replicator.log.survey((IDENTITY,))
+            break
+        except KeycacheError:
+            if clock.sample().monotonic >= end:
+                return standing
+        await clock.sleep(_LOOK_SECONDS)
     if survey.identity == standing.identity:
         raise Refused(
             "The cluster's log can be reached, so nothing is lost.",
