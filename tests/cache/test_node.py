@@ -42,6 +42,7 @@ async def test_a_node_tells_what_it_holds_and_how_it_is() -> None:
             entries=Counts(live=2, expired=1, held=1),
             applied_revision=await node.log.head(),
             digest=node.replica.digest(),
+            digest_revision=await node.log.head(),
             purge=PurgeStatus(),
             settings=Settings(),
             warnings=(UNMANAGED,),

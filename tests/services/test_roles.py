@@ -43,7 +43,11 @@ async def test_a_role_may_call_exactly_what_the_table_allows(node: ServiceNode, 
     anybody.add("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
     processors = anybody | {rpc for rpc in every_rpc() if rpc.startswith("/keycache.v1.KeyCache/")}
     fetching = {"/keycache.v1.Cluster/FetchNextAuthority"}
-    may = {Role.ADMIN: every_rpc() - joining - fetching, Role.MAIL_PROCESSOR: processors, Role.NODE: anybody | fetching}
+    may = {
+        Role.ADMIN: every_rpc() - joining - fetching,
+        Role.MAIL_PROCESSOR: processors,
+        Role.NODE: anybody | fetching | {"/keycache.v1.Admin/GetStatus"},
+    }
     assert refused == every_rpc() - joining - may[role]
 
 

@@ -46,10 +46,12 @@ def start(
     environ: Mapping[str, str] = NO_CHANGES,
     log_file: Path | None = None,
     inside: Sequence[str] = (),
+    options: Sequence[object] = (),
     **settings: str,
 ) -> Node:
     """Start `keycache serve` on free ports and wait until it says where. `settings`: as in KEYCACHE_SECTION__NAME. `environ`: of the
-    process, beside our own. `log_file`: None is DATA_DIR/log. `inside`: of the host it runs on (`support.network`)."""
+    process, beside our own. `log_file`: None is DATA_DIR/log. `inside`: of the host it runs on (`support.network`).
+    `options`: of `serve`."""
     defaults = {
         "LISTEN__GRPC": "127.0.0.1:0",
         "LISTEN__METRICS": "127.0.0.1:0",
@@ -62,7 +64,7 @@ def start(
     log_file = log_file or data_dir / "log"
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [*inside, EXECUTABLE, "serve", "--data-dir", data_dir],
+            [*inside, EXECUTABLE, "serve", "--data-dir", data_dir, *(str(one) for one in options)],
             env={**OWN_ENVIRONMENT, **environ, **chosen},
             stdout=log,
             stderr=log,

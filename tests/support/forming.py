@@ -85,3 +85,24 @@ async def seated(folder: Path, *, voters: int, learners: int = 0) -> dict[str, b
         return found if (sum(found.values()), len(found)) == (voters, voters + learners) else None
 
     return await eventually(look)
+
+
+async def log_keys(folder: Path, prefix: str) -> set[str]:
+    """Of the cluster's log, below its prefix, read by etcdctl with this node's certificate."""
+    standing = json.loads((folder / "cluster.json").read_text())
+    pki = folder / "pki"
+    command = [
+        "etcdctl",
+        "--endpoints",
+        ",".join(standing["endpoints"]),
+        "--command-timeout",
+        "5s",
+        "get",
+        "--prefix",
+        "--keys-only",
+    ]
+    command += ["--cacert", str(pki / "trusted.pem"), "--cert", str(pki / "etcd.pem"), "--key", str(pki / "etcd.pem")]
+    done = await asyncio.to_thread(
+        subprocess.run, [*command, f"/keycache/{standing['cluster']}/{prefix}"], capture_output=True, check=True
+    )
+    return set(done.stdout.decode().split())

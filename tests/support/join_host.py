@@ -68,7 +68,13 @@ ADMISSION = Admission(
     revision=Revision(42),
     entries=1000,
 )
-CHECKS = DryRun((Check(name="token", passed=True, detail="good"), Check(name="versions", passed=False, detail="too old")))
+CHECKS = DryRun(
+    checks=(Check(name="token", passed=True, detail="good"), Check(name="versions", passed=False, detail="too old")),
+    settings=Settings(),
+    etcd_mode=EtcdMode.EXTERNAL,
+    etcd_endpoints=("https://a:7650",),
+    entries=1000,
+)
 
 
 class ScriptedAdmitter:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -231,14 +231,17 @@ async def running(
     environ: Mapping[str, str] = NO_CHANGES,
     log_file: Path | None = None,
     host: Host | None = None,
+    options: Sequence[object] = (),
     **settings: str,
 ) -> AsyncIterator[Running]:
     """A node until the end of the block. Then it is stopped, if it still runs, and must end well; either way it must not have
-    logged a mistake of its own. `settings`: as for `command.start`. `host`: where it runs, if not here."""
+    logged a mistake of its own. `options`, `settings`: as for `command.start`. `host`: where it runs, if not here."""
     log = log_file or data_dir / "log"
     before = log.stat().st_size if log.exists() else 0
     inside = () if host is None else host.inside
-    node = await asyncio.to_thread(start, data_dir, environ=environ, log_file=log_file, inside=inside, **settings)
+    node = await asyncio.to_thread(
+        start, data_dir, environ=environ, log_file=log_file, inside=inside, options=options, **settings
+    )
     try:
         async with connected(node, host) as connection:
             yield Running(node, connection)

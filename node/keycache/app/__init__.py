@@ -17,6 +17,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import uvloop
 
@@ -71,13 +72,16 @@ WATCH_SECONDS = 10.0
 _log = logs.get_logger(__name__)
 
 
-def run(config: Config) -> int:
-    """Run a node until SIGTERM or SIGINT; the exit code. Raises KeycacheError when it cannot start or go on."""
+def run(config: Config, *, join_token_file: Path | None = None) -> int:
+    """Run a node until SIGTERM or SIGINT; the exit code. Raises KeycacheError when it cannot start or go on.
+
+    `join_token_file`: a node that works alone joins the cluster of the token in it, before it is healthy; one in a cluster needs none.
+    """
     settle_process()
     clock = SystemClock()
     logs.configure(form="json" if config.log.format == "json" else "console", level=config.log.level, now=clock.now)
     try:
-        uvloop.run(_serve(config, clock))
+        uvloop.run(_serve(config, clock, join_token_file))
     except BaseExceptionGroup as group:
         ours = group.subgroup(KeycacheError)
         if ours is None:
@@ -95,21 +99,23 @@ def settle_process() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MIB)
 
 
-async def _serve(config: Config, clock: SystemClock) -> None:
-    """One life after the other: a node that enters a cluster is built anew, on another log, in the same process."""
+async def _serve(config: Config, clock: SystemClock, join_token_file: Path | None) -> None:
+    """One life after the other: a node that enters a cluster is built anew, on another log, in the same process. The token is for the
+    first one: who leaves a cluster later does not come back by it."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     while not stopping.is_set():
-        config = await _live(config, clock, stopping)
+        config = await _live(config, clock, stopping, join_token_file)
+        join_token_file = None
     _log.info("node stopped")
 
 
-async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event) -> Config:
+async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event, join_token_file: Path | None) -> Config:
     """Until the node is to stop, or its standing has changed. The configuration, with the ports that it really got: the next life keeps
     them."""
-    async with _node(config, clock) as node, asyncio.TaskGroup() as group:
+    async with _node(config, clock, joins=join_token_file is not None) as node, asyncio.TaskGroup() as group:
         ready = asyncio.Event()
         flows = group.create_task(node.cache.run(ready), name="flows")
         watching = group.create_task(_watch(node, config.cluster.quota, clock), name="watching")
@@ -119,7 +125,7 @@ async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event) -> 
                 config = await _open(config, node)
                 tasks = [
                     group.create_task(keep_certificates(config.cluster, node, clock), name="certificates"),
-                    group.create_task(enter(config, node, clock), name="entering"),
+                    group.create_task(enter(config, node, clock, join_token_file), name="entering"),
                 ]
                 tasks.append(group.create_task(node.authorities.run(), name="authority"))
                 if node.keeper is not None:
@@ -138,7 +144,7 @@ async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event) -> 
 
 
 @contextlib.asynccontextmanager
-async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
+async def _node(config: Config, clock: SystemClock, *, joins: bool) -> AsyncIterator[Node]:
     number = version("keycache")
     store = await asyncio.to_thread(open_store, config.data_dir)
     shared: Shared | None = None
@@ -186,6 +192,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                     purge_interval=config.purge.interval,
                     cluster_name=config.cluster.name if standing is None else standing.cluster,
                     founding=standing.identity if standing is not None and standing.phase is Phase.ADOPTING else None,
+                    may_found=standing is None or standing.founded or standing.phase is not Phase.ADOPTING,
                     address=str(config.cluster.address or reached_at(config.listen.grpc)),
                 ),
                 on_removed=metrics.purged,
@@ -193,8 +200,10 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
             cache.journal.on_verdict = metrics.message
             if standing is not None and standing.phase is not Phase.MEMBER:
                 cache.cluster.forming = f"This node is on its way {'out of' if alone else 'into'} cluster {standing.cluster}."
+            elif standing is None and joins:
+                cache.cluster.forming = "This node is to join a cluster."
             keeper: SeatKeeper | None = None
-            if shared is not None and standing is not None:
+            if shared is not None and standing is not None and not standing.external:
                 members = EtcdMembers(standing.endpoints, tls_of(pki.now))
                 tell_of_certificates(pki, shared.client, members)
                 keeper = SeatKeeper(
@@ -228,6 +237,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 clock=clock,
                 former_clients=former_clients,
             )
+            desk = FormingDesk(place=place, standing=kept, cache=cache, pki=pki, clock=clock, turn=turning.set, seats=keeper)
             server = Server(
                 cache=cache,
                 authorities=authorities,
@@ -239,15 +249,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 admitter=None
                 if standing is None
                 else Hosting(cache=cache, pki=pki, standing=kept, version=number, clock=clock),
-                forming=FormingDesk(
-                    place=place,
-                    standing=kept,
-                    cache=cache,
-                    pki=pki,
-                    clock=clock,
-                    turn=turning.set,
-                    seats=keeper,
-                ),
+                forming=desk,
                 removed=cache.find_removal,
             )
             opened.append(server)
@@ -256,7 +258,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
             cache.foresight.outside.append(authorities.cautions)
             pki.tell(lambda now: server.former_clients.watch(now.former))
             server.former_clients.watch(pki.now.former)
-            joining = standing is not None and standing.phase is Phase.ADOPTING and not standing.founded
+            joining = joins if standing is None else standing.phase is Phase.ADOPTING and not standing.founded
 
             def not_ready() -> str:
                 return cache.not_ready() or (cache.cluster.forming if joining else "")
@@ -270,6 +272,7 @@ async def _node(config: Config, clock: SystemClock) -> AsyncIterator[Node]:
                 shared=shared,
                 keeper=keeper,
                 authorities=authorities,
+                desk=desk,
                 standing=kept,
                 own_log=store.log.identity,
                 place=place,

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 from keycache import logs
 from keycache.app.parts import NODE_ID_FILE, Node, cluster_log
 from keycache.clock import SystemClock
 from keycache.cluster.own_etcd import DIRECTORY as ETCD_DIRECTORY
 from keycache.config import Config
-from keycache.domain.errors import KeycacheError
+from keycache.domain.errors import ConfigError, KeycacheError, Unavailable
 from keycache.domain.log import removed_key
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.standing import Phase, Standing
 from keycache.forming.adopting import adopt, take_out, work_alone
+from keycache.forming.comparing import compare
 from keycache.forming.desk import put_away
+from keycache.pki.files import read
 from keycache.pki.joining import return_to_own
 from keycache.replication.link import LinkState
 
 _log = logs.get_logger(__name__)
 
 
-async def enter(config: Config, node: Node, clock: SystemClock) -> None:
-    """On the way into a cluster, or out of it: until the node is there. One that joins is healthy only then; others are all the time."""
+RETRY_SECONDS = 5.0
+"""Machines of a cluster are started in any order."""
+
+
+async def enter(config: Config, node: Node, clock: SystemClock, join_token_file: Path | None) -> None:
+    """On the way into a cluster, or out of it: until the node is there. One that joins is healthy only then; others are all the time.
+    Raises KeycacheError when the cluster of `join_token_file` does not take a node that works alone."""
     standing = node.standing.now
+    if standing is None and join_token_file is not None:
+        await _join(node, join_token_file, clock)
+        return
     if standing is not None and standing.phase is Phase.LEAVING:
         node.server.ready()
         await _leave(config, node, standing, clock)
@@ -39,7 +50,14 @@ async def enter(config: Config, node: Node, clock: SystemClock) -> None:
             etcd_client_url=standing.etcd_client and f"https://{standing.etcd_client}",
             etcd_peer_url=standing.etcd_peer and f"https://{standing.etcd_peer}",
         )
-        await adopt(standing, cache=node.cache, clock=clock, own=own, write=node.standing.write)
+        await adopt(
+            standing,
+            cache=node.cache,
+            clock=clock,
+            own=own,
+            write=node.standing.write,
+            compare=lambda: compare(node.cache, node.pki.now, clock),
+        )
     node.server.ready()
 
 
@@ -64,6 +82,24 @@ async def obey_removal(node: Node) -> None:
         "this node was removed from its cluster", cluster=standing.cluster, hint="It works alone now, with every entry."
     )
     node.turning.set()
+
+
+async def _join(node: Node, file: Path, clock: SystemClock) -> None:
+    """Until the node goes over. What passes by itself is waited for; what does not ends the node, with its sentence."""
+    token, told = await asyncio.to_thread(read, file), ""
+    if token is None:
+        raise ConfigError(f"There is no token in {file}.", hint="Write there what 'keycache cluster token' prints on a node.")
+    while True:
+        try:
+            await node.desk.join(token.decode("utf-8", "replace"), dry_run=False, skip=frozenset(), discard=False)
+        except Unavailable as error:
+            if str(error) != told:
+                _log.warning("not joined yet", problem=str(error))
+            told = str(error)
+            node.cache.cluster.forming = f"This node is to join a cluster. It waits: {error}"
+            await clock.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 async def _leave(config: Config, node: Node, standing: Standing, clock: SystemClock) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keycache.cache import KeyCache
+from keycache.cluster.external_etcd import access_tls
 from keycache.cluster.own_etcd import tls_of
 from keycache.cluster.standing import StandingFile
 from keycache.config import Cluster
@@ -19,7 +20,7 @@ from keycache.etcd.connection import EtcdTls
 from keycache.etcd.log import EtcdLog
 from keycache.etcd.monitor import EtcdMonitor
 from keycache.forming.authority import AuthorityKeeper
-from keycache.forming.desk import Place
+from keycache.forming.desk import FormingDesk, Place
 from keycache.forming.seating import SeatKeeper
 from keycache.metrics import HttpServer
 from keycache.pki import LivePki, NodePki, write_private
@@ -49,6 +50,7 @@ class Node:
     shared: Shared | None
     keeper: SeatKeeper | None
     authorities: AuthorityKeeper
+    desk: FormingDesk
     standing: StandingFile
     own_log: ClusterIdentity
     place: Callable[[], Place]
@@ -56,7 +58,7 @@ class Node:
 
 
 def cluster_log(standing: Standing, pki: NodePki) -> Shared:
-    client = EtcdClient(standing.endpoints, tls_of(pki))
+    client = EtcdClient(standing.endpoints, access_tls(standing.access) if standing.external else tls_of(pki))
     return Shared(log=EtcdLog(client, standing.cluster), monitor=EtcdMonitor(client), client=client)
 
 

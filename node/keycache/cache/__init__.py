@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from keycache.cache.authority import AuthorityRecords
 from keycache.cache.belonging import Belonging
-from keycache.cache.cluster import ClusterDesk
+from keycache.cache.cluster import ClusterDesk, portrait
 from keycache.cache.deletions import Deletions
 from keycache.cache.delivery import Delivery
 from keycache.cache.desks import Blocks, SettingsDesk
@@ -74,7 +74,8 @@ class Ports:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What is fixed while a node runs. `anchors`, `crls`: DER from the configuration. `cluster_name`: of the log it shares, if it does;
-    `address`: where others reach it. `founding`: the identity that its log is to get when this node founds it; None: any."""
+    `address`: where others reach it. `founding`: the identity that its log is to get when this node founds it; None: any.
+    `may_found`: False for a node on its way into a log that others have founded."""
 
     node_id: NodeId
     version: str
@@ -85,6 +86,7 @@ class NodeFacts:
     reconcile_interval: timedelta = RECONCILE
     cluster_name: str = "keycache"
     founding: ClusterIdentity | None = None
+    may_found: bool = True
     address: str = ""
 
 
@@ -119,6 +121,7 @@ class KeyCache:
             offload=ports.offload,
             check=check,
             founding=facts.founding,
+            may_found=facts.may_found,
             on_listed=lambda revision: _log.info("replica listed anew", revision=revision),
         )
         self.purger = Purger(
@@ -335,16 +338,18 @@ class KeyCache:
         if settings is not None:
             counts = await asyncio.to_thread(self._ports.replica.counts, now=now, timeouts=settings.timeouts)
         cluster = self.cluster.status() if self._ports.log.is_shared else None
+        cursor, digest = portrait(self._ports.replica)
         return NodeStatus(
             mode="standalone" if cluster is None else "cluster",
             node_id=self._facts.node_id.text,
             version=self._facts.version,
-            identity="" if (cursor := self._ports.replica.cursor()) is None else cursor.identity.text,
+            identity="" if cursor is None else cursor.identity.text,
             started_at=self._started_at,
             now=now,
             entries=counts,
             applied_revision=self.replicator.applied,
-            digest=self._ports.replica.digest(),
+            digest=digest,
+            digest_revision=ABSENT if cursor is None else cursor.revision,
             purge=self.purger.status,
             settings=settings,
             warnings=self.warnings(),

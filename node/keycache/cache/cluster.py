@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from keycache.cache.results import ClusterStatus, ListedMember
 from keycache.domain.capacity import EtcdEndpoint
+from keycache.domain.forming import Comparison
 from keycache.domain.membership import Member, Witness, lag
-from keycache.domain.ports import Outbox
+from keycache.domain.ports import Cursor, Outbox, Replica
 from keycache.domain.purge import PurgeState
 from keycache.replication.link import LinkState
 from keycache.replication.purger import Purger
@@ -23,7 +24,8 @@ _NEEDING_A_PERSON = {PurgeState.HELD_MASS_EXPIRY.value, PurgeState.HELD_CLOCK.va
 class ClusterDesk:
     """`own`: this node, and when it started. `address`: where others reach it. `endpoints` of etcd as last looked at, and `advice` on
     them, are fed from outside; so is `forming`: what this node does or waits for on its way into a cluster
-    or out of one, empty once it is there; and `seating`: why etcd's members cannot be made what they should be."""
+    or out of one, empty once it is there; `seating`: why etcd's members cannot be made what they should be; and `comparison`: what a
+    node that joined found itself to be beside another one."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class ClusterDesk:
         self.address = own.address
         self.forming = ""
         self.seating = ""
+        self.comparison: Comparison | None = None
         self.endpoints: tuple[EtcdEndpoint, ...] = ()
         self.advice: tuple[str, ...] = ()
 
@@ -112,6 +115,7 @@ class ClusterDesk:
             members=1 + len(self._roster.others),
             worst_skew=max(offsets, key=abs, default=timedelta()),
             etcd=self.endpoints,
+            comparison=self.comparison,
         )
 
     def members(self) -> tuple[ListedMember, ...]:
@@ -195,3 +199,11 @@ def _gone(witness: Witness) -> ListedMember:
         is_this_node=False,
         last_seen=witness.at,
     )
+
+
+def portrait(replica: Replica) -> tuple[Cursor | None, str]:
+    """Where it is, and its digest there: read until nothing was applied in between, which takes longer than reading."""
+    while True:
+        cursor, digest = replica.cursor(), replica.digest()
+        if replica.cursor() == cursor:
+            return cursor, digest

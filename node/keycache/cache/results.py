@@ -9,6 +9,7 @@ from keycache.domain.administration import Block, IssuerState
 from keycache.domain.capacity import EtcdEndpoint
 from keycache.domain.entry import Entry, Origin, Protocol
 from keycache.domain.examination import Direction, Gate
+from keycache.domain.forming import Comparison
 from keycache.domain.ports import Counts
 from keycache.domain.settings import SettingChange, Settings
 from keycache.domain.verdict import Verdict
@@ -114,7 +115,8 @@ class ClusterStatus:
     """How a node stands to the log it shares. `link`: a `LinkState`; `reason`: why it is not FOLLOWING, and what to do. `log_age`: None
     while it was not heard. `purger`: label of the member whose turn it is, empty while there is none; the other purge fields are its
     own words, or this node's if there is none. `repaired`, `reconciled_at`: what differed from the log when it was last compared in
-    whole. `members` alive, with this node; `worst_skew`: of the clock that is furthest from ours."""
+    whole. `members` alive, with this node; `worst_skew`: of the clock that is furthest from ours.
+    `comparison`: of a node that joined since its start."""
 
     name: str
     link: str
@@ -132,6 +134,7 @@ class ClusterStatus:
     members: int
     worst_skew: timedelta
     etcd: tuple[EtcdEndpoint, ...]
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +163,8 @@ class ListedMember:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """`mode`: standalone or cluster. `purge`: of this node's own purger. `warnings`: sentences for the administrator. `cluster` None:
-    the node works alone. `forming`: what it does or waits for on its way into a cluster or out of one."""
+    the node works alone. `forming`: what it does or waits for on its way into a cluster or out of one.
+    `digest_revision`: at which the digest was this."""
 
     mode: str
     node_id: str
@@ -171,6 +175,7 @@ class NodeStatus:
     entries: Counts
     applied_revision: int
     digest: str
+    digest_revision: int
     purge: PurgeStatus
     settings: Settings | None
     warnings: tuple[str, ...]

@@ -22,7 +22,7 @@ from keycache.domain.join_token import (
     judge,
     record_of,
 )
-from keycache.domain.log import ABSENT, TOKENS, Committed, Transaction, authority_key, node_key, token_key
+from keycache.domain.log import ABSENT, TOKENS, Committed, Record, Transaction, authority_key, node_key, token_key
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import EntryLog, Replica
 from keycache.domain.secret import Secret
@@ -67,13 +67,7 @@ class Tokens:
     async def judge(self, token_id: str, secret: Secret, joiner: Joiner) -> None:
         """By the log itself, not by what was replicated of it. Raises PermissionDenied, LogUnavailable."""
         key = token_key(token_id)
-        record = (await self._log.survey((key,))).records[key]
-        known = None
-        with contextlib.suppress(InvalidInput):
-            known = None if record is None else decode_token(record.value)
-        verdict = judge(known, secret=secret, joiner=joiner, now=self._timekeeper.now())
-        if verdict is not TokenVerdict.OK:
-            raise PermissionDenied(verdict.sentence, hint=NEW_TOKEN_HINT)
+        self._judge((await self._log.survey((key,))).records[key], secret, joiner)
 
     async def use(self, token_id: str, secret: Secret, joiner: Joiner, node: ClusterNode, *, authority: str) -> None:
         """Mark it used and write down who belongs to the cluster now, in one transaction: two nodes cannot use it at once.
@@ -82,12 +76,9 @@ class Tokens:
 
         Raises PermissionDenied, Conflict, LogUnavailable.
         """
-        await self.judge(token_id, secret, joiner)
         key, place = token_key(token_id), node_key(node.node)
         found = (await self._log.survey((key, place))).records
-        record, known = found[key], found[place]
-        if record is None:
-            raise PermissionDenied(TokenVerdict.UNKNOWN.sentence, hint=NEW_TOKEN_HINT)
+        record, known = self._judge(found[key], secret, joiner), found[place]
         line = self._journal.entry_of(f"token {token_id}", "NODE_JOIN", node.node.text, node.address)
         transaction = Transaction(
             compare={
@@ -106,3 +97,13 @@ class Tokens:
                 "The token was used by another node just now, or the cluster began to change its authority.",
                 hint=NEW_TOKEN_HINT,
             )
+
+    def _judge(self, record: Record | None, secret: Secret, joiner: Joiner) -> Record:
+        """The record of a token that lets the joiner in. Raises PermissionDenied."""
+        known = None
+        with contextlib.suppress(InvalidInput):
+            known = None if record is None else decode_token(record.value)
+        verdict = judge(known, secret=secret, joiner=joiner, now=self._timekeeper.now())
+        if record is None or verdict is not TokenVerdict.OK:
+            raise PermissionDenied(verdict.sentence, hint=NEW_TOKEN_HINT)
+        return record

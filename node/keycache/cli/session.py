@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from keycache.cli.call import Call
@@ -93,6 +95,11 @@ def _absent(call: Call) -> bool:
             f"{call.data_dir} may not be read: {error.strerror or error}.", hint="Run this as root or as the node's own user."
         ) from error
     return False
+
+
+def read_token(file: Path) -> str:
+    """What stands in it; -: in standard input. Raises OSError."""
+    return (sys.stdin.read() if str(file) == "-" else file.read_text("utf-8", "replace")).strip()
 
 
 def address(call: Call) -> str:

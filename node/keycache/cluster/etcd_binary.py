@@ -43,7 +43,7 @@ async def find_etcd(configured: Path | None = None) -> EtcdBinary:
             f"There is no program at {configured}." if configured else "etcd is not installed: there is no 'etcd' in the PATH."
         )
         raise ConfigError(what, hint=_PACKAGE)
-    return EtcdBinary(path=Path(found), version=_checked(await _version(Path(found)), Path(found)))
+    return EtcdBinary(path=Path(found), version=check_version(await _version(Path(found)), found))
 
 
 async def _version(path: Path) -> Version:
@@ -68,10 +68,11 @@ async def _version(path: Path) -> Version:
     return int(match[1]), int(match[2]), int(match[3])
 
 
-def _checked(version: Version, path: Path) -> Version:
+def check_version(version: Version, where: str) -> Version:
+    """The version itself. `where`: the program or the endpoint that says so. Raises ConfigError."""
     text = ".".join(map(str, version))
     if not OLDEST <= version < TOO_NEW:
-        raise ConfigError(f"{path} is etcd {text}; Keycache needs 3.4 or later, below 4.", hint=_PACKAGE)
+        raise ConfigError(f"{where} is etcd {text}; Keycache needs 3.4 or later, below 4.", hint=_PACKAGE)
     if _LOSING[0] <= version <= _LOSING[1]:
-        raise ConfigError(f"{path} is etcd {text}, which may lose what it acknowledged.", hint="Install 3.5.3 or later.")
+        raise ConfigError(f"{where} is etcd {text}, which may lose what it acknowledged.", hint="Install 3.5.3 or later.")
     return version

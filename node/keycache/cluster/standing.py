@@ -1,12 +1,19 @@
-"""`DATA_DIR/cluster.json`: how this node belongs to a cluster. Replaced as a whole, durably: the one atomic step of joining."""
+"""`DATA_DIR/cluster.json`: how this node belongs to a cluster. Replaced as a whole, durably: the one atomic step of joining.
+
+Mode 0600: it also holds what the node shows to an etcd that others run, so that endpoints and certificates never stand there half
+exchanged.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from keycache.domain.errors import ConfigError
+from keycache.domain.joining import EtcdAccess
 from keycache.domain.names import ClusterIdentity
+from keycache.domain.secret import Secret
 from keycache.domain.standing import Phase, Standing
 from keycache.pki.files import read, remove, write_private
 
@@ -32,6 +39,8 @@ class StandingFile:
             "etcd_peer": standing.etcd_peer,
             "authority": standing.authority,
             "founded": standing.founded,
+            "external": standing.external,
+            "access": None if standing.access is None else _access_out(standing.access),
             "discard": standing.discard,
         }
         write_private(self._path, json.dumps(content, indent=1).encode() + b"\n")
@@ -58,6 +67,8 @@ def _read(path: Path) -> Standing | None:
             etcd_peer=str(said["etcd_peer"]),
             authority=str(said["authority"]),
             founded=bool(said["founded"]),
+            external=bool(said["external"]),
+            access=None if said["access"] is None else _access_in(said["access"]),
             discard=bool(said["discard"]),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -65,3 +76,12 @@ def _read(path: Path) -> Standing | None:
             f"{path} is damaged, so it is not known which cluster this node belongs to.",
             hint="Restore it from a backup. Without it the node would work alone, with the entries that it has.",
         ) from error
+
+
+def _access_out(access: EtcdAccess) -> dict[str, str]:
+    return {"ca": access.ca.decode(), "certificate": access.certificate.decode(), "key": access.key.reveal().decode()}
+
+
+def _access_in(said: dict[str, Any]) -> EtcdAccess:
+    ca, certificate, key = (str(said[name]).encode() for name in ("ca", "certificate", "key"))
+    return EtcdAccess(ca=ca, certificate=certificate, key=Secret(key))

@@ -85,9 +85,8 @@ def progress_to_wire(progress: JoinProgress) -> pb.JoinProgress:
     match progress:
         case Doing(text):
             return pb.JoinProgress(step=text)
-        case DryRun(checks):
-            told = [pb.DryRunReport.Check(name=check.name, passed=check.passed, detail=check.detail) for check in checks]
-            return pb.JoinProgress(dry_run=pb.DryRunReport(checks=told))
+        case DryRun():
+            return pb.JoinProgress(dry_run=_dry_run_to_wire(progress))
         case Admission():
             return pb.JoinProgress(admission=_admission_to_wire(progress))
 
@@ -98,11 +97,43 @@ def progress_from_wire(message: pb.JoinProgress) -> JoinProgress:
         case "step":
             return Doing(message.step)
         case "dry_run":
-            return DryRun(tuple(Check(name=one.name, passed=one.passed, detail=one.detail) for one in message.dry_run.checks))
+            return _dry_run_from_wire(message.dry_run)
         case "admission":
             return _admission_from_wire(message.admission)
         case _:
             raise InvalidInput("The host tells something that this version does not know.", hint="Upgrade this node.")
+
+
+def _dry_run_to_wire(report: DryRun) -> pb.DryRunReport:
+    return pb.DryRunReport(
+        checks=[pb.DryRunReport.Check(name=check.name, passed=check.passed, detail=check.detail) for check in report.checks],
+        settings=settings_to_wire(report.settings),
+        etcd_mode=wire_enum(report.etcd_mode),  # type: ignore[arg-type]
+        etcd_endpoints=report.etcd_endpoints,
+        entries=report.entries,
+    )
+
+
+def _dry_run_from_wire(message: pb.DryRunReport) -> DryRun:
+    """Raises InvalidInput."""
+    mode = enum_member(EtcdMode, message.etcd_mode)
+    if mode is None:
+        raise InvalidInput("The host's answer does not say who runs its etcd.", hint="Upgrade this node, then join again.")
+    return DryRun(
+        checks=tuple(Check(name=one.name, passed=one.passed, detail=one.detail) for one in message.checks),
+        settings=settings_from_wire(message.settings),
+        etcd_mode=mode,
+        etcd_endpoints=tuple(message.etcd_endpoints),
+        entries=message.entries,
+    )
+
+
+def access_to_wire(access: EtcdAccess) -> pb.EtcdAccess:
+    return pb.EtcdAccess(ca=access.ca, certificate=access.certificate, key=access.key.reveal())
+
+
+def access_from_wire(message: pb.EtcdAccess) -> EtcdAccess:
+    return EtcdAccess(ca=message.ca, certificate=message.certificate, key=Secret(message.key))
 
 
 def _admission_to_wire(admission: Admission) -> pb.Admission:
@@ -124,9 +155,7 @@ def _admission_to_wire(admission: Admission) -> pb.Admission:
             )
             for member in admission.etcd_members
         ],
-        etcd_access=None
-        if access is None
-        else pb.EtcdAccess(ca=access.ca, certificate=access.certificate, key=access.key.reveal()),
+        etcd_access=None if access is None else access_to_wire(access),
         settings=settings_to_wire(admission.settings),
         clock=timestamp(admission.clock),
         clock_skew_bound=duration(admission.clock_skew_bound),
@@ -142,7 +171,6 @@ def _admission_from_wire(message: pb.Admission) -> Admission:
         raise InvalidInput(
             "The host's admission lacks its etcd, identity or clock.", hint="Upgrade this node, then join again."
         )
-    access = message.etcd_access
     return Admission(
         cluster=message.cluster_name,
         identity=ClusterIdentity(message.identity),
@@ -160,9 +188,7 @@ def _admission_from_wire(message: pb.Admission) -> Admission:
             )
             for member in message.etcd_members
         ),
-        etcd_access=EtcdAccess(ca=access.ca, certificate=access.certificate, key=Secret(access.key))
-        if message.HasField("etcd_access")
-        else None,
+        etcd_access=access_from_wire(message.etcd_access) if message.HasField("etcd_access") else None,
         settings=settings_from_wire(message.settings),
         clock=moment(message.clock),
         clock_skew_bound=span(message.clock_skew_bound),

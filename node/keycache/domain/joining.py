@@ -57,16 +57,12 @@ class Doing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
+    """`binding`: nobody may pass over it, since keys would be lost by that."""
+
     name: str
     passed: bool
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """The last answer to a dry run."""
-
-    checks: tuple[Check, ...]
+    binding: bool = False
 
 
 class EtcdMode(Enum):
@@ -74,6 +70,18 @@ class EtcdMode(Enum):
 
     MANAGED = "MANAGED"
     EXTERNAL = "EXTERNAL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """The last answer to a dry run: what the host finds, and what the joiner needs to know to make its own checks BEFORE it uses the
+    token. `etcd_endpoints`: URLs. `entries`: unexpired ones of the cluster."""
+
+    checks: tuple[Check, ...]
+    settings: Settings
+    etcd_mode: EtcdMode
+    etcd_endpoints: tuple[str, ...]
+    entries: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +106,8 @@ class EtcdAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """All that makes a node one of the cluster. `ca`, `ca_key`, `certificate`: PEM. `etcd_access` None: by the node's own certificate.
+    """All that makes a node one of the cluster. `ca`, `ca_key`, `certificate`: PEM. `etcd_access` None: to an etcd that nodes run by the
+    node's own certificate, to an external one without TLS.
     `digest`, `revision`, `entries`: of the host's replica; the join is done when the joiner's equals it at the same revision."""
 
     cluster: str

@@ -64,6 +64,13 @@ HINT = (
 """To a refusal: the two ways on."""
 
 
+UNFOUNDED = "The log of the cluster that this node joins is gone: etcd was emptied on the way, or is another one."
+UNFOUNDED_HINT = (
+    "Put etcd's data back, and the node goes on by itself; or give the join up: 'keycache cluster leave'. It keeps every key."
+)
+"""Only who begins a cluster founds its log: one that a joiner began would hold the joiner's keys alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What a node holds, read BEFORE the survey, so that nothing in it may be newer than what the survey finds.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from keycache.domain.joining import EtcdAccess
 from keycache.domain.names import ClusterIdentity
 
 
@@ -25,7 +26,8 @@ class Phase(Enum):
 class Standing:
     """`identity`: of the log that is to be founded here, or was found. `endpoints`: URLs of etcd. `etcd_client`, `etcd_peer`: host:port of
     the etcd that this node runs itself; empty: none. `authority`: of a node that joined, the hash in its token (hex). `founded`: this node
-    began the cluster. `discard`: an administrator said that this node's own entries are to be forgotten."""
+    began the cluster (while it leaves: and is the last in it). `external`: others run etcd; `access`: to
+    that, None: without TLS. `discard`: an administrator said that this node's own entries are to be forgotten."""
 
     cluster: str
     identity: ClusterIdentity
@@ -35,4 +37,6 @@ class Standing:
     etcd_peer: str = ""
     authority: str = ""
     founded: bool = False
+    external: bool = False
+    access: EtcdAccess | None = None
     discard: bool = False

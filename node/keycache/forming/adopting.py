@@ -13,13 +13,14 @@ from datetime import datetime
 
 from keycache.cache import KeyCache
 from keycache.codec.joining import encode_node, removal_changes
-from keycache.domain.errors import KeycacheError
+from keycache.domain.errors import ForeignLog, KeycacheError, LogUnavailable, Unavailable
+from keycache.domain.forming import Comparison
 from keycache.domain.log import ABSENT, Transaction, node_key
 from keycache.domain.names import ClusterIdentity, NodeId
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import Clock, EntryLog
 from keycache.domain.removal import Removal
-from keycache.domain.restart import Way
+from keycache.domain.restart import UNFOUNDED, UNFOUNDED_HINT, Way
 from keycache.domain.standing import Phase, Standing
 from keycache.logs import get_logger
 from keycache.replication.link import LinkState
@@ -28,20 +29,36 @@ _log = get_logger(__name__)
 
 LOOK_SECONDS, AGAIN_SECONDS = 0.1, 5.0
 
+DIFFERENT_HINT = (
+    "This node made its copy anew from etcd and compares again. If that does not end it, the other one's copy is wrong: it is compared "
+    "with etcd every ten minutes and mended then, or when its node starts with an empty data directory."
+)
+
 
 async def adopt(
-    standing: Standing, *, cache: KeyCache, clock: Clock, own: ClusterNode, write: Callable[[Standing], None]
+    standing: Standing,
+    *,
+    cache: KeyCache,
+    clock: Clock,
+    own: ClusterNode,
+    write: Callable[[Standing], None],
+    compare: Callable[[], Awaitable[Comparison]],
 ) -> None:
-    """Until the node is a MEMBER."""
+    """Until the node is a MEMBER. `compare`: this node with another one, which is done by one that joins."""
 
     async def settle() -> None:
         key = node_key(own.node)
         await cache.replicator.log.commit(Transaction(compare={key: ABSENT}, puts={key: encode_node(own)}))
+        if not standing.founded:
+            found = cache.cluster.comparison = await compare()
+            if found.address and not found.is_equal:
+                cache.replicator.list_anew()  # if it is this node's copy that is wrong
+                raise Unavailable(found.sentence, hint=DIFFERENT_HINT)
         write(replace(standing, phase=Phase.MEMBER))
 
     way = Way.DISCARD if standing.discard else Way.MERGE
     actor = "cluster create" if standing.founded else "cluster join"
-    await _go_over(standing.identity, way, actor, cache=cache, clock=clock, settle=settle)
+    await _go_over(standing.identity, way, actor, cache=cache, clock=clock, settle=settle, may_found=standing.founded)
     cache.cluster.forming = ""
     _log.info("in the cluster", cluster=standing.cluster, identity=standing.identity.text)
 
@@ -78,13 +95,14 @@ async def _go_over(
     cache: KeyCache,
     clock: Clock,
     settle: Callable[[], Awaitable[None]],
+    may_found: bool = True,
 ) -> None:
     """Until the node follows the log of that identity, and `settle` is done. Survives everything that may pass;
     `cache.cluster.forming` tells what it waits for."""
     doing, told = cache.cluster.forming, ""
     while True:
         try:
-            if await _arrived(identity, way, cache, actor):
+            if await _arrived(identity, way, cache, actor, may_found=may_found):
                 await settle()
                 return
             waits = cache.replicator.reason
@@ -99,13 +117,21 @@ async def _go_over(
         await clock.sleep(pause)
 
 
-async def _arrived(identity: ClusterIdentity, way: Way, cache: KeyCache, actor: str) -> bool:
+async def _arrived(identity: ClusterIdentity, way: Way, cache: KeyCache, actor: str, *, may_found: bool) -> bool:
     """Whether this node follows its log. Raises KeycacheError."""
     replicator = cache.replicator
     if replicator.state is LinkState.FOLLOWING:
+        if replicator.log.identity != identity:
+            raise ForeignLog(
+                f"etcd holds log {replicator.log.identity}, and this node is to follow {identity}.", hint=UNFOUNDED_HINT
+            )
         return True
     report = replicator.report
-    if replicator.state is LinkState.REFUSED and report is not None and report.log_identity in {None, identity}:
+    if replicator.state is not LinkState.REFUSED or report is None:
+        return False
+    if report.log_identity is None and not may_found:
+        raise LogUnavailable(UNFOUNDED, hint=UNFOUNDED_HINT)
+    if report.log_identity in {None, identity}:
         await cache.resolving.resolve(way, actor)
         return True
     return False

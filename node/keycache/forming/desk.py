@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,27 +16,28 @@ from typing import TypeVar
 
 from keycache.cache import KeyCache
 from keycache.client.joining import JoinConnection, join_connection
-from keycache.cluster.etcd_binary import find_etcd
-from keycache.cluster.etcd_spec import HostPort as EtcdPlace
-from keycache.cluster.managed_etcd import START_BYTES
-from keycache.cluster.own_etcd import DIRECTORY, check_places, host_port
+from keycache.cluster.external_etcd import check_endpoints, check_form
+from keycache.cluster.own_etcd import DIRECTORY, host_port
 from keycache.cluster.standing import StandingFile
-from keycache.domain.errors import ConfigError, KeycacheError, NotFound, Refused
-from keycache.domain.forming import Begun, Forming, MadeToken, require
+from keycache.domain.errors import KeycacheError, NotFound, PermissionDenied, Refused
+from keycache.domain.forming import Begun, ExternalEtcd, Forming, MadeToken, require
 from keycache.domain.join_token import HostPort, JoinToken
-from keycache.domain.joining import Admission, Applicant, Application, Check, DryRun
+from keycache.domain.joining import Admission, Applicant, Application, Check, DryRun, EtcdMode
 from keycache.domain.names import ClusterIdentity, NodeId
 from keycache.domain.ports import Clock
 from keycache.domain.retention import expires_at, lasting
 from keycache.domain.standing import Phase, Standing
 from keycache.etcd.keys import KeySpace
 from keycache.forming.authority import refuse_while_changing
+from keycache.forming.checks import checked, free_ports, installed, passes, reached, room, same, unused
 from keycache.forming.recovering import recovered, refuse_to_recover
 from keycache.forming.seating import SeatKeeper
 from keycache.pki import LivePki
 from keycache.pki.bootstrap import find_host
 from keycache.pki.identity import PrivateKey
-from keycache.pki.joining import abandon_join, accept_admission, prepare_join
+from keycache.pki.joining import abandon_join, accept_admission, await_answer, prepare_join
+
+SAME_TOKEN_HINT = "This node works alone as before. Then say the same again: the token may be used up, but not for this node."  # noqa: S105
 
 Answer = TypeVar("Answer", DryRun, Admission)
 
@@ -83,39 +83,71 @@ class FormingDesk(Forming):
         self._seats = seats
         self._alone = asyncio.Lock()
 
-    async def create(self, name: str, *, dry_run: bool, skip: frozenset[str]) -> Begun:
+    async def create(self, name: str, *, etcd: ExternalEtcd | None, dry_run: bool, skip: frozenset[str]) -> Begun:
         """As the port."""
         place, standing = self._place(), self._standing.now
+        if etcd is not None:
+            check_form(etcd)
         async with self._alone:
-            if standing is not None and standing.phase is Phase.ADOPTING and standing.founded and standing.cluster == name:
-                return await self._begun(name, ())  # begun before, and going on
+            if standing is not None and standing.cluster == name and standing.phase is not Phase.LEAVING:
+                if standing.external and etcd is not None:
+                    return await self._reach_anew(standing, etcd, dry_run=dry_run, skip=skip)
+                if standing.founded and standing.phase is Phase.ADOPTING:
+                    return await self._begun(name, ())  # begun before, and going on
             self._refuse_member(place)
             refuse_while_changing(self._cache, self._pki)
             KeySpace(name)
             client, peer = host_port(place.etcd_client), host_port(place.etcd_peer)
             checks = (
-                await _checked("etcd", _etcd_version()),
-                await _checked("ports", _ports(place.listen_join, client, peer)),
-                await _checked("disk", _passes(lambda: _room(place.data_dir), "There is room for etcd.")),
-                await _checked("settings", _passes(lambda: self._cache.settings_in_force, "The settings in force are known.")),
+                *(
+                    (
+                        await checked("etcd", installed()),
+                        await checked("ports", free_ports(place.listen_join, client, peer)),
+                        await checked("disk", room(place.data_dir, runs_etcd=True)),
+                    )
+                    if etcd is None
+                    else (
+                        await checked("etcd", check_endpoints(etcd)),
+                        await checked("cluster", unused(etcd, name), binding=True),
+                        await checked("ports", free_ports(place.listen_join)),
+                    )
+                ),
+                await checked("settings", passes(lambda: self._cache.settings_in_force, "The settings in force are known.")),
             )
             require(checks, skip)
             begun = await self._begun(name, checks)
             if not dry_run:
                 await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
-                identity = ClusterIdentity(secrets.token_hex(16))
                 self._go(
                     Standing(
                         cluster=name,
-                        identity=identity,
+                        identity=ClusterIdentity(secrets.token_hex(16)),
                         phase=Phase.ADOPTING,
-                        endpoints=(client.url,),
-                        etcd_client=place.etcd_client,
-                        etcd_peer=place.etcd_peer,
+                        endpoints=(client.url,) if etcd is None else etcd.endpoints,
+                        etcd_client=place.etcd_client if etcd is None else "",
+                        etcd_peer=place.etcd_peer if etcd is None else "",
                         founded=True,
+                        external=etcd is not None,
+                        access=None if etcd is None else etcd.access,
                     ),
                 )
             return begun
+
+    async def _reach_anew(self, standing: Standing, etcd: ExternalEtcd, *, dry_run: bool, skip: frozenset[str]) -> Begun:
+        """Other endpoints or certificates for the same cluster. Said again as it was, it changes nothing."""
+        changed = replace(standing, endpoints=etcd.endpoints, access=etcd.access)
+        if changed == standing:
+            return await self._begun(standing.cluster, ())
+        founding = standing.founded and standing.phase is Phase.ADOPTING
+        checks = (
+            await checked("etcd", check_endpoints(etcd)),
+            await checked("cluster", same(etcd, standing.cluster, standing.identity, founding=founding), binding=True),
+        )
+        require(checks, skip)
+        begun = await self._begun(standing.cluster, checks)
+        if not dry_run:
+            self._go(changed)
+        return begun
 
     async def join(self, token: str, *, dry_run: bool, skip: frozenset[str], discard: bool) -> Begun:
         """As the port."""
@@ -125,10 +157,7 @@ class FormingDesk(Forming):
                 return await self._begun(standing.cluster, ())  # begun before, and going on
             self._refuse_member(place)
             refuse_while_changing(self._cache, self._pki)
-            etcd = await _checked("etcd", _etcd_version())
-            places = (host_port(place.etcd_client), host_port(place.etcd_peer)) if etcd.passed else ()
-            own = (etcd, await _checked("ports", _ports(place.listen_join, *places)))
-            require(own, skip)
+            etcd = await checked("etcd", installed())
             host = await find_host(parsed, now=self._clock.now())
             pki = place.data_dir / "pki"
             request = prepare_join(pki, place.node)
@@ -147,16 +176,18 @@ class FormingDesk(Forming):
                 )
                 return Application(token_id=parsed.id, secret=parsed.secret, csr=request.csr, applicant=applicant, dry_run=dry)
 
+            asked = False
             try:
                 async with join_connection(host.endpoint, host.ca) as connection:
                     report = await _last(connection, application(dry=True), DryRun)
-                    require(report.checks, skip)
+                    own = await self._own_checks(place, report, etcd, entries=begun.entries, discard=discard)
+                    begun = replace(begun, checks=(*own, *report.checks))
+                    require(begun.checks, skip)
                     if dry_run:
                         abandon_join(pki)
-                        return Begun(cluster="", checks=(*own, *report.checks), entries=begun.entries)
+                        return begun
+                    asked = True
                     admission = await _last(connection, application(dry=False), Admission)
-                if not discard:
-                    await self._refuse_to_expire(admission)
                 accept_admission(
                     pki,
                     node=place.node,
@@ -166,23 +197,31 @@ class FormingDesk(Forming):
                     authority=parsed.authority,
                     now=self._clock.now(),
                 )
-            except BaseException:
-                abandon_join(pki)
+                await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
+                runs_etcd = etcd.passed and admission.etcd_mode is EtcdMode.MANAGED
+                self._go(
+                    Standing(
+                        cluster=admission.cluster,
+                        identity=admission.identity,
+                        phase=Phase.ADOPTING,
+                        endpoints=tuple(url for member in admission.etcd_members for url in member.client_urls),
+                        etcd_client=place.etcd_client if runs_etcd else "",
+                        etcd_peer=place.etcd_peer if runs_etcd else "",
+                        authority=parsed.authority.hex(),
+                        external=admission.etcd_mode is EtcdMode.EXTERNAL,
+                        access=admission.etcd_access,
+                        discard=discard,
+                    ),
+                )
+            except BaseException as error:
+                if not asked:
+                    abandon_join(pki)
+                    raise
+                await_answer(pki)
+                if isinstance(error, KeycacheError) and not isinstance(error, PermissionDenied):
+                    error.hint = f"{error.hint} {SAME_TOKEN_HINT}".strip()
                 raise
-            await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
-            self._go(
-                Standing(
-                    cluster=admission.cluster,
-                    identity=admission.identity,
-                    phase=Phase.ADOPTING,
-                    endpoints=tuple(url for member in admission.etcd_members for url in member.client_urls),
-                    etcd_client=place.etcd_client if etcd.passed else "",
-                    etcd_peer=place.etcd_peer if etcd.passed else "",
-                    authority=parsed.authority.hex(),
-                    discard=discard,
-                ),
-            )
-            return Begun(cluster=admission.cluster, checks=(*own, *report.checks), entries=begun.entries)
+            return replace(begun, cluster=admission.cluster)
 
     async def make_token(self, ttl: timedelta, actor: str) -> MadeToken:
         """As the port."""
@@ -230,9 +269,9 @@ class FormingDesk(Forming):
                 return await self._begun(standing.cluster, ())  # begun before, and going on
             standing = await refuse_to_recover(standing, self._cache, self._clock)
             checks = (
-                await _checked("etcd", _etcd_version()),
-                await _checked("disk", _passes(lambda: _room(place.data_dir), "There is room for etcd.")),
-                await _checked("settings", _passes(lambda: self._cache.settings_in_force, "The settings in force are known.")),
+                await checked("etcd", installed()),
+                await checked("disk", room(place.data_dir, runs_etcd=True)),
+                await checked("settings", passes(lambda: self._cache.settings_in_force, "The settings in force are known.")),
             )
             require(checks, skip)
             begun = await self._begun(standing.cluster, checks)
@@ -276,16 +315,32 @@ class FormingDesk(Forming):
         status = await self._cache.status()
         return Begun(cluster=name, checks=checks, entries=status.entries.live + status.entries.held)
 
-    async def _refuse_to_expire(self, admission: Admission) -> None:
-        """BEFORE anything is taken: entries that live by this node's timeouts and would not by the cluster's. Raises Refused."""
-        theirs, ours, now = admission.settings.timeouts, self._cache.settings_in_force.timeouts, self._clock.now()
+    async def _own_checks(self, place: Place, report: DryRun, etcd: Check, *, entries: int, discard: bool) -> tuple[Check, ...]:
+        """What a node that joins looks at itself. `etcd`: whether there is one for it to run; whoever passes over that takes no part in
+        the cluster's."""
+        managed = report.etcd_mode is EtcdMode.MANAGED
+        runs_etcd = managed and etcd.passed
+        places = (host_port(place.etcd_client), host_port(place.etcd_peer)) if runs_etcd else ()
+        return (
+            *((etcd,) if managed else ()),
+            await checked("ports", free_ports(place.listen_join, *places)),
+            await checked("disk", room(place.data_dir, runs_etcd=runs_etcd, entries=report.entries)),
+            await checked("etcd-reachable", reached(report.etcd_endpoints)),
+            *(() if discard else (await checked("timeouts", self._none_expires(report, entries), binding=True),)),
+        )
+
+    async def _none_expires(self, report: DryRun, entries: int) -> str:
+        """BEFORE the token is used: entries that live by this node's timeouts and would not by the cluster's. Raises Refused. Timeouts that
+        are changed between this and the end are looked at by the merge itself (`cache.resolving`)."""
+        theirs, ours, now = report.settings.timeouts, self._cache.settings_in_force.timeouts, self._clock.now()
         expired = await asyncio.to_thread(lambda: self._cache.expired_under(theirs, now))
         lost = sum(expires_at(lasting(one.sightings, ours), ours) > now for one in expired)
         if lost:
             raise Refused(
                 f"{lost} keys of this node are unexpired by its own timeouts, and would be expired by those of the cluster.",
-                hint="Raise the cluster's timeouts first ('keycache settings set' there) and get a new token, or say --discard-local.",
+                hint="Raise the cluster's timeouts first ('keycache settings set' there), or say --discard-local.",
             )
+        return f"None of the {entries} entries of this node expires by the cluster's timeouts."
 
     def _go(self, standing: Standing) -> None:
         """ORDER: written BEFORE anything else happens; what follows can be begun anew from it at any time."""
@@ -299,37 +354,6 @@ async def _last(connection: JoinConnection, application: Application, kind: type
         if isinstance(progress, kind):
             return progress
     raise Refused("The host broke off the join.", hint="See its log, then try again with the same token.")
-
-
-async def _checked(name: str, check: Awaitable[str]) -> Check:
-    try:
-        return Check(name=name, passed=True, detail=await check)
-    except KeycacheError as error:
-        return Check(name=name, passed=False, detail=str(error))
-
-
-async def _etcd_version() -> str:
-    found = await find_etcd()
-    return f"{found.path} is etcd {'.'.join(map(str, found.version))}."
-
-
-async def _ports(join: str, *etcd: EtcdPlace) -> str:
-    check_places(*etcd, join=join)
-    return f"{', '.join([*map(str, etcd), *([join] if join else [])]) or 'None'}: free."
-
-
-async def _passes(check: Callable[[], object], detail: str) -> str:
-    check()
-    return detail
-
-
-def _room(data_dir: Path) -> None:
-    free = shutil.disk_usage(data_dir).free
-    if free < START_BYTES:
-        raise ConfigError(
-            f"Only {free // 2**20} MB are free on the disk of {data_dir}; etcd needs {START_BYTES // 2**20} MB to start.",
-            hint="Free some space there.",
-        )
 
 
 def put_away(directory: Path) -> None:

@@ -7,7 +7,6 @@ that was lost is given again to the same node with the same key.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
@@ -35,10 +34,9 @@ from keycache.domain.secret import Secret
 from keycache.domain.spans import format_span
 from keycache.domain.standing import Phase, Standing
 from keycache.forming.authority import refuse_while_changing
+from keycache.forming.checks import connects
 from keycache.pki import LivePki
 from keycache.pki.authority import requested_key_hash
-
-REACH_SECONDS = 5.0
 
 
 class Hosting(Admitter):
@@ -65,7 +63,13 @@ class Hosting(Admitter):
         yield Doing("Checking this node.")
         checks = await self._checks(applicant)
         if application.dry_run:
-            yield DryRun(checks)
+            yield DryRun(
+                checks=checks,
+                settings=self._cache.settings_in_force,
+                etcd_mode=_mode(standing),
+                etcd_endpoints=standing.endpoints,
+                entries=await self._entries(),
+            )
             return
         require(
             checks, frozenset(check.name for check in checks)
@@ -76,8 +80,8 @@ class Hosting(Admitter):
             node=applicant.node,
             address=str(applicant.grpc),
             joined_at=now,
-            etcd_client_url="" if applicant.etcd_client is None else f"https://{applicant.etcd_client}",
-            etcd_peer_url="" if applicant.etcd_peer is None else f"https://{applicant.etcd_peer}",
+            etcd_client_url="" if standing.external or applicant.etcd_client is None else f"https://{applicant.etcd_client}",
+            etcd_peer_url="" if standing.external or applicant.etcd_peer is None else f"https://{applicant.etcd_peer}",
         )
         await self._cache.tokens.use(
             application.token_id, application.secret, joiner, belongs, authority=self._pki.now.authority.id
@@ -123,6 +127,10 @@ class Hosting(Admitter):
             )
         return Check(name="name", passed=True, detail="Nobody else is at this address.")
 
+    async def _entries(self) -> int:
+        status = await self._cache.status()
+        return status.entries.live + status.entries.held
+
     async def _admission(self, standing: Standing, certificate: bytes) -> Admission:
         status, settings = await self._cache.status(), self._cache.settings_in_force
         authority = self._pki.now.authority
@@ -132,11 +140,11 @@ class Hosting(Admitter):
             ca=authority.pem,
             ca_key=Secret(authority.key.pem),
             certificate=certificate,
-            etcd_mode=EtcdMode.MANAGED,
+            etcd_mode=_mode(standing),
             etcd_members=tuple(
                 EtcdMember(id="", name="", peer_urls=(), client_urls=(url,), learner=False) for url in standing.endpoints
             ),
-            etcd_access=None,
+            etcd_access=standing.access,
             settings=settings,
             clock=self._clock.now(),
             clock_skew_bound=settings.clock_skew_bound,
@@ -146,16 +154,16 @@ class Hosting(Admitter):
         )
 
 
+def _mode(standing: Standing) -> EtcdMode:
+    return EtcdMode.EXTERNAL if standing.external else EtcdMode.MANAGED
+
+
 async def _reached(where: HostPort) -> Check:
     """Whether the node's port is reached from here."""
-    try:
-        async with asyncio.timeout(REACH_SECONDS):
-            _, writer = await asyncio.open_connection(where.host, where.port)
-    except (OSError, TimeoutError):
-        return Check(
-            name="reachable",
-            passed=False,
-            detail=f"The host does not reach this node at {where}. Set listen.grpc and cluster.address, and look at the firewall.",
-        )
-    writer.close()
-    return Check(name="reachable", passed=True, detail=f"The host reaches this node at {where}.")
+    if await connects(where.host, where.port):
+        return Check(name="reachable", passed=True, detail=f"The host reaches this node at {where}.")
+    return Check(
+        name="reachable",
+        passed=False,
+        detail=f"The host does not reach this node at {where}. Set listen.grpc and cluster.address, and look at the firewall.",
+    )

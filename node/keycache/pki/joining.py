@@ -101,6 +101,13 @@ def take_admission(directory: Path, *, authority: bytes) -> None:
     settle(directory)
 
 
+def await_answer(directory: Path) -> None:
+    """Forget what a host answered, its authority's key first of all, but not what was asked for: by the same key the same token is
+    good again, while the host may have used it up for this node already. Raises ConfigError."""
+    for name in (CA_KEY, "server.pem", CA):
+        files.remove(_joining(directory) / name)
+
+
 def abandon_join(directory: Path) -> None:
     """Forget a join that was not taken, the cluster's key first of all."""
     settle(directory)

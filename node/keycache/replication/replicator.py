@@ -29,7 +29,7 @@ from keycache.domain.errors import (
 from keycache.domain.log import ABSENT, SETTINGS, Batch, Page, Survey
 from keycache.domain.names import ClusterIdentity, Revision
 from keycache.domain.ports import Clock, Cursor, DocumentChange, EntryChange, EntryLog, Offload, Replica, ReplicaChange
-from keycache.domain.restart import Action, RestartReport
+from keycache.domain.restart import UNFOUNDED, UNFOUNDED_HINT, Action, RestartReport
 from keycache.domain.settings import Settings
 from keycache.replication.checking import RestartCheck
 from keycache.replication.link import GatedLog, LinkState
@@ -69,10 +69,11 @@ class Replicator:
         offload: Offload,
         check: RestartCheck,
         founding: ClusterIdentity | None = None,
+        may_found: bool = True,
         on_listed: Callable[[Revision], None] = lambda _revision: None,
     ) -> None:
-        """`founding`: the identity of a log that this node founds; None: any. `on_listed` is told of each listing that made the replica
-        anew."""
+        """`founding`: the identity of a log that this node founds; None: any. `may_found`: whether it may. `on_listed` is
+        told of each listing that made the replica anew."""
         self._log = log
         self._on_listed = on_listed
         self._replica = replica
@@ -81,6 +82,7 @@ class Replicator:
         self._offload = offload
         self._check = check
         self._founding = founding
+        self._may_found = may_found
         self._applied: Revision = ABSENT
         self._moved = asyncio.Condition()
         self._readers: set[Reader] = set()
@@ -211,6 +213,8 @@ class Replicator:
         if action is Action.REFUSE:
             self._stand(LinkState.REFUSED, report.reason)
             await unless(self._asked, self._clock.sleep(LOOK_AGAIN_SECONDS))
+        elif action is Action.FOUND and not self._may_found:
+            raise LogUnavailable(UNFOUNDED, hint=UNFOUNDED_HINT)
         elif action is Action.FOUND:
             await self._found()  # the next round finds it founded, by us or by who was first
         else:

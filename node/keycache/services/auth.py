@@ -25,6 +25,8 @@ ANYBODY = frozenset(Role)
 """Whoever holds a certificate of this node's authority."""
 NO_CERTIFICATE = None
 """In place of a role, which it is not: no certificate can carry it."""
+_NOT_ISSUED = (NO_CERTIFICATE, Role.NODE)
+"""Not to be had by asking for a certificate."""
 _JOINERS = frozenset({NO_CERTIFICATE})
 _PROCESSORS = frozenset({Role.MAIL_PROCESSOR, Role.ADMIN})
 _ADMINS = frozenset({Role.ADMIN})
@@ -56,7 +58,6 @@ ALLOWED: Mapping[str, frozenset[Role | None]] = {
     **{
         _ADMIN + rpc: _ADMINS
         for rpc in (
-            "GetStatus",
             "ListEntries",
             "GetEntry",
             "DeleteEntry",
@@ -78,6 +79,8 @@ ALLOWED: Mapping[str, frozenset[Role | None]] = {
             "IssueClient",
         )
     },
+    # A node that joined compares what it holds with what the others do.
+    _ADMIN + "GetStatus": _ADMINS | {Role.NODE},
     **{_CLUSTER + rpc: _ADMINS for rpc in _CLUSTER_ACTS},
     _CLUSTER + "FetchNextAuthority": frozenset({Role.NODE}),
     **{_JOIN + rpc: _JOINERS for rpc in ("Ping", "Join")},
@@ -125,7 +128,7 @@ def authorize(rpc: str, allowed: frozenset[Role | None], context: Context, find:
         if role is Role.NODE:
             refuse_removed(peer.node, find)
     if role not in allowed:
-        name, may = rpc.rpartition("/")[2], sorted(one.value for one in allowed if one is not None)
+        name, may = rpc.rpartition("/")[2], sorted(one.value for one in allowed if one not in _NOT_ISSUED)
         if role is None:
             raise PermissionDenied(f"{name} needs a client certificate, and this connection has none.", hint=_CERTIFICATE_HINT)
         if not may:

@@ -8,9 +8,10 @@ import grpc
 
 from keycache.cache import KeyCache
 from keycache.codec import timestamp
+from keycache.codec.admission import access_from_wire
 from keycache.domain.authority import Authorities
 from keycache.domain.errors import Refused
-from keycache.domain.forming import Begun, Forming
+from keycache.domain.forming import Begun, ExternalEtcd, Forming
 from keycache.domain.join_token import TTL_DEFAULT, TokenRecord
 from keycache.services import convert
 from keycache.services.auth import Caller
@@ -61,7 +62,12 @@ class ClusterService:
         return convert.resolve_response(resolved, outbox=waiting)
 
     async def create(self, request: pb.CreateRequest, _caller: Caller) -> pb.FormingResponse:
-        return _begun(await self._desk().create(request.name, dry_run=request.dry_run, skip=frozenset(request.skip_checks)))
+        etcd = None
+        if request.etcd_endpoints:
+            access = access_from_wire(request.etcd_access) if request.HasField("etcd_access") else None
+            etcd = ExternalEtcd(endpoints=tuple(request.etcd_endpoints), access=access)
+        skip = frozenset(request.skip_checks)
+        return _begun(await self._desk().create(request.name, etcd=etcd, dry_run=request.dry_run, skip=skip))
 
     async def join_cluster(self, request: pb.JoinClusterRequest, _caller: Caller) -> pb.FormingResponse:
         skip = frozenset(request.skip_checks)

@@ -41,6 +41,7 @@ from keycache.domain.capacity import EtcdEndpoint
 from keycache.domain.entry import Origin, Protocol, Trust
 from keycache.domain.errors import InvalidInput, OutOfRange
 from keycache.domain.examination import Direction, Envelope, Gate
+from keycache.domain.forming import Comparison
 from keycache.domain.log import Record
 from keycache.domain.lookup import DEFAULT_FILTER, LookupFilter
 from keycache.domain.ports import SortBy
@@ -241,6 +242,7 @@ def status(node: NodeStatus) -> admin_pb2.Status:
         entries=admin_pb2.EntryCounts(live=node.entries.live, expired=node.entries.expired, held=node.entries.held),
         applied_revision=node.applied_revision,
         digest=node.digest,
+        digest_revision=node.digest_revision,
         purge=admin_pb2.PurgeStatus(
             state=node.purge.state.value,
             reason=node.purge.reason,
@@ -271,6 +273,19 @@ def _cluster(cluster: ClusterStatus) -> admin_pb2.ClusterStatus:
         repaired=cluster.repaired,
         reconciled_at=timestamp(cluster.reconciled_at),
         etcd=[_endpoint(endpoint) for endpoint in cluster.etcd],
+        comparison=None if cluster.comparison is None else _comparison(cluster.comparison),
+    )
+
+
+def _comparison(comparison: Comparison) -> admin_pb2.Comparison:
+    return admin_pb2.Comparison(
+        address=comparison.address,
+        revision=comparison.revision,
+        digest=comparison.digest,
+        their_digest=comparison.their_digest,
+        entries=comparison.entries,
+        their_entries=comparison.their_entries,
+        equal=comparison.is_equal,
     )
 
 

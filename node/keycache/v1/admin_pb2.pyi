@@ -138,6 +138,7 @@ class Status(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     FORMING_FIELD_NUMBER: _builtins.int
+    DIGEST_REVISION_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """standalone or cluster"""
     node_id: _builtins.str
@@ -147,6 +148,8 @@ class Status(_message.Message):
     digest: _builtins.str
     forming: _builtins.str
     """What this node does, or waits for, on its way into a cluster or out of one; empty once it is there."""
+    digest_revision: _builtins.int
+    """The revision at which the entries had this digest: two nodes are compared by both."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -182,10 +185,11 @@ class Status(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         cluster: Global___ClusterStatus | None = ...,
         forming: _builtins.str = ...,
+        digest_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "entries", b"entries", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cluster", b"cluster", "digest", b"digest", "entries", b"entries", "forming", b"forming", "identity", b"identity", "mode", b"mode", "node_id", b"node_id", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "cluster", b"cluster", "digest", b"digest", "digest_revision", b"digest_revision", "entries", b"entries", "forming", b"forming", "identity", b"identity", "mode", b"mode", "node_id", b"node_id", "now", b"now", "purge", b"purge", "settings", b"settings", "started_at", b"started_at", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,6 +213,7 @@ class ClusterStatus(_message.Message):
     REPAIRED_FIELD_NUMBER: _builtins.int
     RECONCILED_AT_FIELD_NUMBER: _builtins.int
     ETCD_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     link: _builtins.str
     """STARTING, LISTING, FOLLOWING, SERVE_ONLY, REFUSED"""
@@ -233,6 +238,10 @@ class ClusterStatus(_message.Message):
     def reconciled_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def etcd(self) -> _containers.RepeatedCompositeFieldContainer[Global___EtcdEndpoint]: ...
+    @_builtins.property
+    def comparison(self) -> Global___Comparison:
+        """Of a node that joined since it was started."""
+
     def __init__(
         self,
         *,
@@ -250,14 +259,56 @@ class ClusterStatus(_message.Message):
         repaired: _builtins.int = ...,
         reconciled_at: _timestamp_pb2.Timestamp | None = ...,
         etcd: _abc.Iterable[Global___EtcdEndpoint] | None = ...,
+        comparison: Global___Comparison | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["log_age", b"log_age", "reconciled_at", b"reconciled_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "log_age", b"log_age", "reconciled_at", b"reconciled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etcd", b"etcd", "link", b"link", "log_age", b"log_age", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_entries", b"outbox_entries", "outbox_limit_bytes", b"outbox_limit_bytes", "purge_reason", b"purge_reason", "purge_state", b"purge_state", "purge_waiting", b"purge_waiting", "purger", b"purger", "reason", b"reason", "reconciled_at", b"reconciled_at", "repaired", b"repaired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "etcd", b"etcd", "link", b"link", "log_age", b"log_age", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_entries", b"outbox_entries", "outbox_limit_bytes", b"outbox_limit_bytes", "purge_reason", b"purge_reason", "purge_state", b"purge_state", "purge_waiting", b"purge_waiting", "purger", b"purger", "reason", b"reason", "reconciled_at", b"reconciled_at", "repaired", b"repaired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClusterStatus: _TypeAlias = ClusterStatus  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    """What a node that joined held before it was healthy, beside what another one held at the same revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    THEIR_DIGEST_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    THEIR_ENTRIES_FIELD_NUMBER: _builtins.int
+    EQUAL_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Of the other node; empty: none answered, and nothing was compared."""
+    revision: _builtins.int
+    digest: _builtins.str
+    their_digest: _builtins.str
+    entries: _builtins.int
+    """Unexpired ones."""
+    their_entries: _builtins.int
+    equal: _builtins.bool
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        their_digest: _builtins.str = ...,
+        entries: _builtins.int = ...,
+        their_entries: _builtins.int = ...,
+        equal: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "digest", b"digest", "entries", b"entries", "equal", b"equal", "revision", b"revision", "their_digest", b"their_digest", "their_entries", b"their_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class EtcdEndpoint(_message.Message):

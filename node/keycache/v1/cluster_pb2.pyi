@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from keycache.v1 import join_pb2 as _join_pb2
 from keycache.v1 import record_pb2 as _record_pb2
 import builtins as _builtins
 import sys
@@ -294,6 +295,8 @@ class CreateRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     SKIP_CHECKS_FIELD_NUMBER: _builtins.int
+    ETCD_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ETCD_ACCESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     dry_run: _builtins.bool
     """Check everything; change nothing."""
@@ -301,16 +304,26 @@ class CreateRequest(_message.Message):
     def skip_checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of checks that may fail."""
 
+    @_builtins.property
+    def etcd_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """URLs of an etcd that somebody else runs; none: the node runs one. On a node of a cluster of that name: how it is reached from now on."""
+
+    @_builtins.property
+    def etcd_access(self) -> _join_pb2.EtcdAccess:
+        """With https."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         skip_checks: _abc.Iterable[_builtins.str] | None = ...,
+        etcd_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        etcd_access: _join_pb2.EtcdAccess | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["etcd_access", b"etcd_access"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name", "skip_checks", b"skip_checks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "etcd_access", b"etcd_access", "etcd_endpoints", b"etcd_endpoints", "name", b"name", "skip_checks", b"skip_checks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,15 +27,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from keycache.v1 import record_pb2 as keycache_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16keycache/v1/join.proto\x12\x0bkeycache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keycache/v1/record.proto\"\r\n\x0bPingRequest\"J\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc6\x01\n\tNodeFacts\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05names\x18\x03 \x03(\t\x12\x14\n\x0cgrpc_address\x18\x04 \x01(\t\x12\x1b\n\x13\x65tcd_client_address\x18\x05 \x01(\t\x12\x19\n\x11\x65tcd_peer_address\x18\x06 \x01(\t\x12)\n\x05\x63lock\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65ntries\x18\x08 \x01(\x04\"y\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12$\n\x04node\x18\x04 \x01(\x0b\x32\x16.keycache.v1.NodeFacts\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"\x85\x01\n\x0cJoinProgress\x12\x0e\n\x04step\x18\x01 \x01(\tH\x00\x12+\n\tadmission\x18\x02 \x01(\x0b\x32\x16.keycache.v1.AdmissionH\x00\x12,\n\x07\x64ry_run\x18\x03 \x01(\x0b\x32\x19.keycache.v1.DryRunReportH\x00\x42\n\n\x08progress\"v\n\x0c\x44ryRunReport\x12/\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x1f.keycache.v1.DryRunReport.Check\x1a\x35\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"_\n\nEtcdMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x0f\n\x07learner\x18\x05 \x01(\x08\":\n\nEtcdAccess\x12\n\n\x02\x63\x61\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"\xa7\x03\n\tAdmission\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61_key\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0c\x12(\n\tetcd_mode\x18\x06 \x01(\x0e\x32\x15.keycache.v1.EtcdMode\x12-\n\x0c\x65tcd_members\x18\x07 \x03(\x0b\x32\x17.keycache.v1.EtcdMember\x12,\n\x0b\x65tcd_access\x18\x08 \x01(\x0b\x32\x17.keycache.v1.EtcdAccess\x12\'\n\x08settings\x18\t \x01(\x0b\x32\x15.keycache.v1.Settings\x12)\n\x05\x63lock\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10\x63lock_skew_bound\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x0e \x01(\x04*T\n\x08\x45tcdMode\x12\x19\n\x15\x45TCD_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45TCD_MODE_MANAGED\x10\x01\x12\x16\n\x12\x45TCD_MODE_EXTERNAL\x10\x02\x32\x82\x01\n\x04Join\x12;\n\x04Ping\x12\x18.keycache.v1.PingRequest\x1a\x19.keycache.v1.PingResponse\x12=\n\x04Join\x12\x18.keycache.v1.JoinRequest\x1a\x19.keycache.v1.JoinProgress0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16keycache/v1/join.proto\x12\x0bkeycache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18keycache/v1/record.proto\"\r\n\x0bPingRequest\"J\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc6\x01\n\tNodeFacts\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05names\x18\x03 \x03(\t\x12\x14\n\x0cgrpc_address\x18\x04 \x01(\t\x12\x1b\n\x13\x65tcd_client_address\x18\x05 \x01(\t\x12\x19\n\x11\x65tcd_peer_address\x18\x06 \x01(\t\x12)\n\x05\x63lock\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65ntries\x18\x08 \x01(\x04\"y\n\x0bJoinRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x02 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x03 \x01(\x0c\x12$\n\x04node\x18\x04 \x01(\x0b\x32\x16.keycache.v1.NodeFacts\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"\x85\x01\n\x0cJoinProgress\x12\x0e\n\x04step\x18\x01 \x01(\tH\x00\x12+\n\tadmission\x18\x02 \x01(\x0b\x32\x16.keycache.v1.AdmissionH\x00\x12,\n\x07\x64ry_run\x18\x03 \x01(\x0b\x32\x19.keycache.v1.DryRunReportH\x00\x42\n\n\x08progress\"\xf2\x01\n\x0c\x44ryRunReport\x12/\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x1f.keycache.v1.DryRunReport.Check\x12\'\n\x08settings\x18\x02 \x01(\x0b\x32\x15.keycache.v1.Settings\x12(\n\tetcd_mode\x18\x03 \x01(\x0e\x32\x15.keycache.v1.EtcdMode\x12\x16\n\x0e\x65tcd_endpoints\x18\x04 \x03(\t\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\x1a\x35\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"_\n\nEtcdMember\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x13\n\x0b\x63lient_urls\x18\x04 \x03(\t\x12\x0f\n\x07learner\x18\x05 \x01(\x08\":\n\nEtcdAccess\x12\n\n\x02\x63\x61\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"\xa7\x03\n\tAdmission\x12\x14\n\x0c\x63luster_name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\n\n\x02\x63\x61\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63\x61_key\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0c\x12(\n\tetcd_mode\x18\x06 \x01(\x0e\x32\x15.keycache.v1.EtcdMode\x12-\n\x0c\x65tcd_members\x18\x07 \x03(\x0b\x32\x17.keycache.v1.EtcdMember\x12,\n\x0b\x65tcd_access\x18\x08 \x01(\x0b\x32\x17.keycache.v1.EtcdAccess\x12\'\n\x08settings\x18\t \x01(\x0b\x32\x15.keycache.v1.Settings\x12)\n\x05\x63lock\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10\x63lock_skew_bound\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x0e \x01(\x04*T\n\x08\x45tcdMode\x12\x19\n\x15\x45TCD_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45TCD_MODE_MANAGED\x10\x01\x12\x16\n\x12\x45TCD_MODE_EXTERNAL\x10\x02\x32\x82\x01\n\x04Join\x12;\n\x04Ping\x12\x18.keycache.v1.PingRequest\x1a\x19.keycache.v1.PingResponse\x12=\n\x04Join\x12\x18.keycache.v1.JoinRequest\x1a\x19.keycache.v1.JoinProgress0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keycache.v1.join_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ETCDMODE']._serialized_start=1384
-  _globals['_ETCDMODE']._serialized_end=1468
+  _globals['_ETCDMODE']._serialized_start=1509
+  _globals['_ETCDMODE']._serialized_end=1593
   _globals['_PINGREQUEST']._serialized_start=130
   _globals['_PINGREQUEST']._serialized_end=143
   _globals['_PINGRESPONSE']._serialized_start=145
@@ -46,16 +46,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINREQUEST']._serialized_end=543
   _globals['_JOINPROGRESS']._serialized_start=546
   _globals['_JOINPROGRESS']._serialized_end=679
-  _globals['_DRYRUNREPORT']._serialized_start=681
-  _globals['_DRYRUNREPORT']._serialized_end=799
-  _globals['_DRYRUNREPORT_CHECK']._serialized_start=746
-  _globals['_DRYRUNREPORT_CHECK']._serialized_end=799
-  _globals['_ETCDMEMBER']._serialized_start=801
-  _globals['_ETCDMEMBER']._serialized_end=896
-  _globals['_ETCDACCESS']._serialized_start=898
-  _globals['_ETCDACCESS']._serialized_end=956
-  _globals['_ADMISSION']._serialized_start=959
-  _globals['_ADMISSION']._serialized_end=1382
-  _globals['_JOIN']._serialized_start=1471
-  _globals['_JOIN']._serialized_end=1601
+  _globals['_DRYRUNREPORT']._serialized_start=682
+  _globals['_DRYRUNREPORT']._serialized_end=924
+  _globals['_DRYRUNREPORT_CHECK']._serialized_start=871
+  _globals['_DRYRUNREPORT_CHECK']._serialized_end=924
+  _globals['_ETCDMEMBER']._serialized_start=926
+  _globals['_ETCDMEMBER']._serialized_end=1021
+  _globals['_ETCDACCESS']._serialized_start=1023
+  _globals['_ETCDACCESS']._serialized_end=1081
+  _globals['_ADMISSION']._serialized_start=1084
+  _globals['_ADMISSION']._serialized_end=1507
+  _globals['_JOIN']._serialized_start=1596
+  _globals['_JOIN']._serialized_end=1726
 # @@protoc_insertion_point(module_scope)

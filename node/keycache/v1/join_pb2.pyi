@@ -230,16 +230,34 @@ class DryRunReport(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     CHECKS_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    ETCD_MODE_FIELD_NUMBER: _builtins.int
+    ETCD_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    etcd_mode: Global___EtcdMode.ValueType
+    entries: _builtins.int
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DryRunReport.Check]: ...
+    @_builtins.property
+    def settings(self) -> _record_pb2.Settings:
+        """What the new node needs to know to make its own checks before the token is used: the cluster's timeouts, where etcd is, and how
+        many unexpired entries the cluster has.
+        """
+
+    @_builtins.property
+    def etcd_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         checks: _abc.Iterable[Global___DryRunReport.Check] | None = ...,
+        settings: _record_pb2.Settings | None = ...,
+        etcd_mode: Global___EtcdMode.ValueType = ...,
+        etcd_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        entries: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "entries", b"entries", "etcd_endpoints", b"etcd_endpoints", "etcd_mode", b"etcd_mode", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,7 +302,7 @@ Global___EtcdMember: _TypeAlias = EtcdMember  # noqa: Y015
 
 @_typing.final
 class EtcdAccess(_message.Message):
-    """How nodes prove themselves to an external etcd. PEM; empty: as to each other."""
+    """How nodes prove themselves to an external etcd. PEM. Absent: to one that nodes run as to each other, to an external one not at all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

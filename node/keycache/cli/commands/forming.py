@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from keycache.cli import screen
 from keycache.cli.call import Call, command
-from keycache.cli.session import talk
+from keycache.cli.join_report import joined, lines
+from keycache.cli.session import read_token, talk
 from keycache.domain.errors import InvalidInput, KeycacheError, Refused, Unavailable
 from keycache.domain.join_token import TTL_DEFAULT
 from keycache.domain.spans import format_span, parse_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from keycache.client import Connection
     from keycache.v1.admin_pb2 import Status
-    from keycache.v1.cluster_pb2 import FormingResponse
+    from keycache.v1.cluster_pb2 import CheckResponse, FormingResponse
 
 WAIT_SECONDS = 900.0
 """A million entries are brought in some minutes. What is not done then goes on by itself."""
@@ -35,37 +38,65 @@ def register(group: typer.Typer) -> None:
         call: Call,
         *,
         name: Annotated[str, typer.Option("--name", help="Of the cluster: 1 to 64 of a-z, 0-9 and -.")],
+        etcd_endpoints: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--etcd-endpoints",
+                help="Of an etcd that others run; several with commas.",
+                metavar="URL",
+            ),
+        ] = None,
+        etcd_ca: Annotated[
+            Path | None, typer.Option("--etcd-ca", help="What that etcd's certificates end in.", metavar="FILE")
+        ] = None,
+        etcd_cert: Annotated[Path | None, typer.Option("--etcd-cert", help="What nodes show to it.", metavar="FILE")] = None,
+        etcd_key: Annotated[Path | None, typer.Option("--etcd-key", help="The key of that.", metavar="FILE")] = None,
         dry_run: _DryRun = False,
         skip_check: _Skip = None,
     ) -> None:
         """Make this node, which works alone, the first of a cluster, with every entry and under the timeouts in force here.
 
-        Run again after an interruption it goes on. The node's connections end for a moment.
+        The node runs an etcd for it, or takes one that others run; it keeps copies of the files. Run again after an interruption it goes
+        on. On a node of a cluster with an etcd of others, the same command exchanges endpoints and certificates. The node's connections
+        end for a moment. Checks: etcd, ports, disk, settings; cluster (the name is not taken in the etcd of others).
         """
         from keycache.v1.cluster_pb2 import CreateRequest
 
-        request = CreateRequest(name=name, dry_run=dry_run, skip_checks=skip_check or ())
+        etcd = _external(etcd_endpoints or (), ca=etcd_ca, certificate=etcd_cert, key=etcd_key)
+        request = CreateRequest(name=name, dry_run=dry_run, skip_checks=skip_check or (), **etcd)
         _form(call, lambda node: node.call(node.cluster.Create, request), dry_run=dry_run)
 
     @command(group, "join", example="keycache cluster join --token kc1/...")
     def join(
         call: Call,
         *,
-        token: Annotated[str, typer.Option("--token", help="As 'keycache cluster token' printed it on a node of the cluster.")],
+        token: Annotated[
+            str, typer.Option("--token", help="As 'keycache cluster token' printed it on a node of the cluster.")
+        ] = "",
+        token_file: Annotated[
+            Path | None, typer.Option("--token-file", help="A file that holds it, or - for standard input.", metavar="FILE")
+        ] = None,
         dry_run: _DryRun = False,
         skip_check: _Skip = None,
         discard_local: Annotated[
             bool, typer.Option("--discard-local", help="Forget this node's own entries instead of bringing them along.")
         ] = False,
     ) -> None:
-        """Make this node one of a cluster. Its own entries come along, with their time stamps; the cluster's timeouts count."""
+        """Make this node one of a cluster. Its own entries come along, with their time stamps; the cluster's timeouts count.
+
+        It is done when the node holds what another one holds, and says so. The node must run; 'keycache serve --join-token-file FILE'
+        starts one and joins. Checks: version, clock, name, reachable, etcd-reachable, ports, disk, etcd (a node that passes over this
+        takes no part in the cluster's own); timeouts (no key would expire by the cluster's), which --discard-local leaves out.
+        """
         from keycache.v1.cluster_pb2 import JoinClusterRequest
 
+        token = _one_token(token, token_file)
         request = JoinClusterRequest(token=token, dry_run=dry_run, skip_checks=skip_check or (), discard_local=discard_local)
         if discard_local and not dry_run:
             entries = talk(call, _status).entries
             screen.confirm(f"FORGET {entries.live + entries.held} entries of this node, for good?", yes=call.yes)
-        _form(call, lambda node: node.call(node.cluster.JoinCluster, request, timeout=None), dry_run=dry_run)
+        with _telling_how_to_start():
+            _form(call, lambda node: node.call(node.cluster.JoinCluster, request, timeout=None), dry_run=dry_run, joins=True)
 
     @command(group, "leave", example="keycache cluster leave --dry-run")
     def leave(call: Call, *, dry_run: _DryRun = False) -> None:
@@ -128,6 +159,35 @@ def register(group: typer.Typer) -> None:
             _make(call, ttl)
 
 
+@contextmanager
+def _telling_how_to_start() -> Iterator[None]:
+    try:
+        yield
+    except KeycacheError as error:
+        if error.code == "NODE_UNREACHABLE":
+            error.hint += " To start it and join in one step: keycache serve --join-token-file FILE"
+        raise
+
+
+def _one_token(token: str, file: Path | None) -> str:
+    if bool(token) == (file is not None):
+        raise InvalidInput("It takes one token.", hint="Say either --token TOKEN or --token-file FILE.")
+    return token if file is None else read_token(file)
+
+
+def _external(endpoints: Iterable[str], **files: Path | None) -> dict[str, Any]:
+    """As fields of CreateRequest. Raises InvalidInput, OSError."""
+    from keycache.v1.join_pb2 import EtcdAccess
+
+    urls = [url.strip() for one in endpoints for url in one.split(",") if url.strip()]
+    given = {role: path.read_bytes() for role, path in files.items() if path is not None}
+    if given and not urls:
+        raise InvalidInput(
+            "Certificates are for an etcd that others run, and none is named.", hint="Say --etcd-endpoints, too."
+        )
+    return {"etcd_endpoints": urls, "etcd_access": EtcdAccess(**given) if given else None}
+
+
 def _make(call: Call, ttl: str) -> None:
     from keycache import codec
     from keycache.cli import present
@@ -179,7 +239,9 @@ def _revoke(call: Call, token_id: str) -> None:
         screen.say(f"Token {token_id} lets nobody in any more.")
 
 
-def _form(call: Call, ask: Callable[[Connection], object], *, dry_run: bool, mode: str = "cluster") -> None:
+def _form(
+    call: Call, ask: Callable[[Connection], object], *, dry_run: bool, mode: str = "cluster", joins: bool = False
+) -> None:
     before = talk(call, _status)
     answer: FormingResponse = talk(call, ask)  # type: ignore[arg-type]
     if not call.json:
@@ -192,8 +254,9 @@ def _form(call: Call, ask: Callable[[Connection], object], *, dry_run: bool, mod
             screen.say(f"Nothing was changed. {answer.entries} entries would come along.")
         return
     after = _arrived(call, mode)
+    report = joined(after, talk(call, _check)) if joins else {}
     if call.json:
-        screen.show_json(_document(answer, after))
+        screen.show_json(_document(answer, after) | report)
         return
     entries = after.entries.live + after.entries.held
     same = " The digest is the same as before." if after.digest == before.digest else ""
@@ -201,6 +264,7 @@ def _form(call: Call, ask: Callable[[Connection], object], *, dry_run: bool, mod
     screen.say(
         f"{place}: {entries} unexpired entries here, {answer.entries} brought.{same}",
         f"Revision {after.applied_revision}, digest {after.digest}.",
+        *lines(report),
     )
 
 
@@ -223,6 +287,12 @@ async def _status(node: Connection) -> Status:
     from keycache.v1.admin_pb2 import GetStatusRequest
 
     return await node.call(node.admin.GetStatus, GetStatusRequest())
+
+
+async def _check(node: Connection) -> CheckResponse:
+    from keycache.v1.cluster_pb2 import CheckRequest
+
+    return await node.call(node.cluster.Check, CheckRequest())
 
 
 def _arrived(call: Call, mode: str) -> Status:
