@@ -7,10 +7,18 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+from keycache.app.certificates import certificate_cautions
+from keycache.clock import SystemClock
+from keycache.config import Cluster
 from keycache.domain.entry import Origin
+from keycache.domain.joining import EtcdAccess
+from keycache.domain.names import ClusterIdentity
+from keycache.domain.secret import Secret
+from keycache.domain.standing import Phase, Standing
 from support.command import spawn
 from support.etcd import EtcdCluster, TlsFiles, tls_files
 from support.forming import exported, filled, in_cluster, keycache, places, token_of
+from support.join_host import host_pki
 from support.scenario import eventually, running
 from support.scenario_people import people
 
@@ -118,3 +126,19 @@ async def test_a_node_that_is_removed_from_a_cluster_over_an_etcd_of_others_can_
                 joined = await keycache(third, "cluster", "join", "--token", await token_of(first))
                 assert joined["compared"]["equal"]
                 assert joined["entries"] == 3
+
+
+def test_what_nodes_show_to_an_etcd_of_others_is_told_before_it_ends_with_what_to_do(tmp_path: Path) -> None:
+    tls, pki, now = tls_files(tmp_path / "tls"), host_pki(tmp_path), SystemClock().now()
+    standing = Standing(
+        cluster="mail",
+        identity=ClusterIdentity("identity"),
+        phase=Phase.MEMBER,
+        endpoints=("https://etcd.example.org:2379",),
+        external=True,
+        access=EtcdAccess(ca=tls.ca.read_bytes(), certificate=tls.client.read_bytes(), key=Secret(tls.client_key.read_bytes())),
+    )
+    assert certificate_cautions(Cluster(), pki, standing, now) == ()
+    told = certificate_cautions(Cluster(), pki, standing, now + 25 * DAY)  # of 31
+    assert len(told) == 2
+    assert all("etcd" in one and "'keycache cluster create --name mail --etcd-endpoints ...'" in one for one in told)

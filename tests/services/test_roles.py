@@ -17,7 +17,7 @@ from keycache.domain.errors import PermissionDenied
 from keycache.pki import Identity, Role, open_pki
 from keycache.pki.authority import LEAF_LIFE
 from keycache.services import auth
-from keycache.v1 import admin_pb2, cache_pb2
+from keycache.v1 import admin_pb2, cache_pb2, cluster_pb2
 from support.service_node import ServiceNode, channel, said
 
 
@@ -57,6 +57,9 @@ async def test_a_refusal_names_the_role_that_it_takes(node: ServiceNode) -> None
             await mta.call(mta.admin.GetStatus, admin_pb2.GetStatusRequest())
     assert caught.value.text == "GetStatus needs the role admin, but your certificate has the role mail-processor."
     assert caught.value.hint.startswith("Use a certificate of that role")
+    async with node.connected(Role.ADMIN) as admin:
+        with pytest.raises(PermissionDenied, match="FetchNextAuthority is for nodes of the cluster"):
+            await admin.call(admin.cluster.FetchNextAuthority, cluster_pb2.FetchNextAuthorityRequest())
 
 
 async def test_a_stranger_with_an_authority_of_their_own_cannot_speak(node: ServiceNode, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from cryptography import x509
@@ -55,23 +56,28 @@ async def keep_certificates(cluster: Cluster, node: Node, clock: SystemClock) ->
 def certificate_cautions(cluster: Cluster, pki: NodePki, standing: Standing | None, now: datetime) -> tuple[str, ...]:
     """Of all that this node shows, and of what it was given for an external etcd."""
     told = pki.cautions(now)
-    if standing is not None:
-        return told
-    for setting, path in (("cluster.certificate", cluster.certificate), ("cluster.ca", cluster.ca)):
-        content = b"" if path is None else read(path) or b""
+    for name, content, how in _given(cluster, standing):
         try:
             found = x509.load_pem_x509_certificates(content) if content else []
         except ValueError:
             continue  # as long as it is not whole, the former is in use
         for one in found:
-            told += of_certificate(
-                f"The certificate in {path} ({setting})",
-                one.not_valid_before_utc,
-                one.not_valid_after_utc,
-                now,
-                how="Put a new one in its place: it is taken up without a restart.",
-            )
+            told += of_certificate(f"The certificate {name}", one.not_valid_before_utc, one.not_valid_after_utc, now, how=how)
     return told
+
+
+def _given(cluster: Cluster, standing: Standing | None) -> Iterator[tuple[str, bytes, str]]:
+    """What an administrator gave this node for an etcd of others: its name, PEM, and how it is renewed."""
+    if standing is None:
+        how = "Put a new one in its place: it is taken up without a restart."
+        for setting, path in (("cluster.certificate", cluster.certificate), ("cluster.ca", cluster.ca)):
+            yield f"in {path} ({setting})", b"" if path is None else read(path) or b"", how
+    elif standing.access is not None:
+        how = (
+            f"Run 'keycache cluster create --name {standing.cluster} --etcd-endpoints ...' again, with new files, on each node."
+        )
+        yield "that this node shows to etcd", standing.access.certificate, how
+        yield "that etcd's own end in", standing.access.ca, how
 
 
 def _taken_up(cluster: Cluster, known: EtcdTls, client: EtcdClient) -> EtcdTls:

@@ -132,12 +132,11 @@ def authorize(rpc: str, allowed: frozenset[Role | None], context: Context, find:
         if role is None:
             raise PermissionDenied(f"{name} needs a client certificate, and this connection has none.", hint=_CERTIFICATE_HINT)
         if not may:
-            raise PermissionDenied(f"{name} is for nodes that join, and have no certificate yet.")
+            whom = "nodes of the cluster" if Role.NODE in allowed else "nodes that join, and have no certificate yet"
+            raise PermissionDenied(f"{name} is for {whom}.")
         raise PermissionDenied(
             f"{name} needs the role {' or '.join(may)}, but your certificate has the role {role.value}.",
-            hint=f"Use a certificate of that role: keycache client issue --role {may[0]} ..."
-            if Role.NODE not in allowed
-            else "",
+            hint=f"Use a certificate of that role: keycache client issue --role {may[0]} ...",
         )
     return Caller(role, context)
 
