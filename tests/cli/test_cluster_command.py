@@ -90,7 +90,10 @@ def test_the_node_is_the_one_member(cli: Command) -> None:
 
 def test_a_node_that_follows_its_log_would_resume_and_has_nothing_to_resolve(cli: Command) -> None:
     checked = cli("cluster", "check", "--json")
-    assert (checked.code, checked.json["action"]) == (0, "RESUME")
+    assert checked.json["action"] == "RESUME"
+    # This etcd forgets nothing by itself, which a monitor is told.
+    assert ["compact" in one for one in checked.json["warnings"]] == [True]
+    assert checked.code == 4
     assert checked.json["replica"]["identity"] == checked.json["log"]["identity"]
     refused = cli("cluster", "resolve", "--discard", "--yes")
     assert (refused.code, refused.out) == (1, "")
