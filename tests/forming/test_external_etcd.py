@@ -142,3 +142,32 @@ def test_what_nodes_show_to_an_etcd_of_others_is_told_before_it_ends_with_what_t
     told = certificate_cautions(Cluster(), pki, standing, now + 25 * DAY)  # of 31
     assert len(told) == 2
     assert all("etcd" in one and "'keycache cluster create --name mail --etcd-endpoints ...'" in one for one in told)
+
+
+async def test_a_log_that_was_begun_anew_by_an_administrator_is_the_one_that_others_join(tmp_path: Path) -> None:
+    tls = tls_files(tmp_path / "tls")
+    first, second = tmp_path / "first", tmp_path / "second"
+    with EtcdCluster.run(tmp_path / "etcd", tls=tls) as etcd:
+        async with running(first, **places()) as host:
+            await filled(host, people("hosts", 10), {Origin.HARVESTED: 499 * DAY})
+            await keycache(first, "cluster", "create", "--name", "mail", *_words(etcd, tls))
+            everything = await exported(first)
+            before = json.loads((first / "cluster.json").read_text())["identity"]
+            await asyncio.to_thread(etcd.stop)
+            for member in etcd.members:
+                member.wipe()
+            await asyncio.to_thread(etcd.start)
+
+            async def resolved() -> bool | None:
+                done = await asyncio.to_thread(spawn, "cluster", "resolve", "--merge", "--yes", "--data-dir", first)
+                return True if done.returncode == 0 else None
+
+            assert await eventually(resolved)
+
+            async def noted() -> bool | None:
+                return True if json.loads((first / "cluster.json").read_text())["identity"] != before else None
+
+            assert await eventually(noted)
+            async with running(second, **places()):
+                await keycache(second, "cluster", "join", "--token", await token_of(first))
+                assert await exported(second) == await exported(first) == everything

@@ -24,7 +24,7 @@ import uvloop
 from keycache import logs
 from keycache.anchors import load_certificates, load_crls
 from keycache.app.certificates import certificate_cautions, keep_certificates, tell_of_certificates
-from keycache.app.entering import enter, obey_removal
+from keycache.app.entering import enter, note_identity, obey_removal
 from keycache.app.manager import READY, STOPPING, tell_manager
 from keycache.app.parts import Node, Shared, cluster_log, configured_log, node_id_of
 from keycache.app.places import certificate_names, place_of, reached_at
@@ -338,6 +338,7 @@ async def _watch(node: Node, quota: int, clock: SystemClock) -> None:
             tell("link to the log", state=link.value, reason=node.cache.replicator.reason)
             before = link
         await obey_removal(node)
+        note_identity(node)
         await clock.sleep(WATCH_SECONDS)
 
 

@@ -102,6 +102,19 @@ async def _join(node: Node, file: Path, clock: SystemClock) -> None:
             return
 
 
+def note_identity(node: Node) -> None:
+    """An administrator brought this node along into another lifetime of its log (`cluster resolve`): that is its cluster's from now on,
+    for those that join, too."""
+    standing, replicator = node.standing.now, node.cache.replicator
+    if standing is None or standing.phase is not Phase.MEMBER or replicator.state is not LinkState.FOLLOWING:
+        return
+    try:
+        if replicator.log.identity != standing.identity:
+            node.standing.write(replace(standing, identity=replicator.log.identity))
+    except KeycacheError as error:  # it is tried again
+        _log.warning("the identity of the log cannot be written down", problem=str(error))
+
+
 async def _leave(config: Config, node: Node, standing: Standing, clock: SystemClock) -> None:
     """ORDER: the node's own log has everything BEFORE the node gives up anything of the cluster, and the standing goes LAST: whatever
     cuts this off, it is begun again, and done again does no harm."""

@@ -165,6 +165,10 @@ class Resolving:
         await self._replicator.take(identity)
         return self._resolved(Way.MERGE, tally, survey, identity)
 
+    def settle(self) -> None:
+        """The log that this node was to found is there: one that an administrator has it found later is another."""
+        self._founding = None
+
     def _resolved(self, way: Way, tally: Tally, survey: Survey, identity: ClusterIdentity | None = None) -> Resolved:
         known = identity or survey.identity
         return Resolved(

@@ -55,6 +55,7 @@ async def adopt(
                 cache.replicator.list_anew()  # if it is this node's copy that is wrong
                 raise Unavailable(found.sentence, hint=DIFFERENT_HINT)
         write(replace(standing, phase=Phase.MEMBER))
+        cache.resolving.settle()
 
     way = Way.DISCARD if standing.discard else Way.MERGE
     actor = "cluster create" if standing.founded else "cluster join"
