@@ -50,12 +50,17 @@ async def enter(config: Config, node: Node, clock: SystemClock, join_token_file:
             etcd_client_url=standing.etcd_client and f"https://{standing.etcd_client}",
             etcd_peer_url=standing.etcd_peer and f"https://{standing.etcd_peer}",
         )
+
+        def settled(new: Standing) -> None:
+            if node.standing.now is standing:  # else an administrator has said something else meanwhile
+                node.standing.write(new)
+
         await adopt(
             standing,
             cache=node.cache,
             clock=clock,
             own=own,
-            write=node.standing.write,
+            write=settled,
             compare=lambda: compare(node.cache, node.pki.now, clock),
         )
     node.server.ready()
@@ -74,7 +79,7 @@ async def obey_removal(node: Node) -> None:
         survey = await node.shared.log.survey((key,))
         if survey.identity != standing.identity or survey.records[key] is None:
             return
-        node.standing.write(replace(standing, phase=Phase.LEAVING, founded=False))
+        node.standing.write(replace(standing, phase=Phase.LEAVING, founded=False, authority=node.pki.now.authority.id))
     except KeycacheError as error:  # it is tried again
         _log.warning("it is not known whether this node was removed from its cluster", problem=str(error))
         return
@@ -120,10 +125,14 @@ async def _leave(config: Config, node: Node, standing: Standing, clock: SystemCl
     cuts this off, it is begun again, and done again does no harm."""
     await work_alone(cache=node.cache, clock=clock, own=node.own_log)
     if not standing.founded:
-        await take_out(standing, log=cluster_log(standing, node.pki.now).log, node=node.place().node, now=clock.now())
-        await asyncio.to_thread(return_to_own, config.data_dir / "pki")
+        if node.pki.now.authority.id == standing.authority:  # else it has gone back to its own before it was cut off
+            await take_out(standing, log=cluster_log(standing, node.pki.now).log, node=node.place().node, now=clock.now())
+            await asyncio.to_thread(return_to_own, config.data_dir / "pki")
         (config.data_dir / NODE_ID_FILE).unlink(missing_ok=True)  # an id that was removed stays removed
-    await asyncio.to_thread(put_away, config.data_dir / ETCD_DIRECTORY)
+    try:
+        await asyncio.to_thread(put_away, config.data_dir / ETCD_DIRECTORY)
+    except ConfigError as error:
+        _log.warning("etcd's data stays where it is", problem=str(error))
     node.standing.forget()
     _log.info("out of the cluster", cluster=standing.cluster)
     node.turning.set()

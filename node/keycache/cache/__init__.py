@@ -241,7 +241,7 @@ class KeyCache:
             journal=self.journal,
             outbox=ports.outbox,
             offload=ports.offload,
-            founding=facts.founding,
+            founding=facts.founding if facts.may_found else None,
         )
         self.restoring = Restoring(
             replicator=self.replicator,

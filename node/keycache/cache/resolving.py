@@ -82,7 +82,8 @@ class Resolving:
         offload: Offload,
         founding: ClusterIdentity | None = None,
     ) -> None:
-        """`founding`: the identity of a log that nobody has founded yet; None: any. `log`: the log itself, which takes writes that the
+        """`founding`: the identity of a log that this node founds, or did before it was cut off; None: any. `log`:
+        the log itself, which takes writes that the
         gate of the flows does not let through yet."""
         self._log = log
         self._replica = replica
@@ -149,7 +150,7 @@ class Resolving:
             if identity is None or anew:
                 identity = await self._found(settings, instead_of=identity)
             self._log.bind(identity)
-            await self._bring_documents(identity, removals=anew)
+            await self._bring_documents(identity, removals=anew or identity == self._founding)
         gone = {(one.protocol, one.fingerprint) for one in (await self._purger.plan()).remove}
         total = report.kept + report.expired - len(gone)
         tally = Tally()

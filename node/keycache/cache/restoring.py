@@ -28,7 +28,7 @@ from keycache.cache.writer import Writer
 from keycache.codec import decode_entry
 from keycache.codec.backup import Source, is_backed_up
 from keycache.domain.errors import InvalidInput, LogUnavailable, Refused
-from keycache.domain.log import ENTRIES, SETTINGS, Record, entry_key
+from keycache.domain.log import DELETIONS, ENTRIES, SETTINGS, Record, entry_key
 from keycache.domain.names import Revision
 from keycache.domain.ports import EntryLog, Examiner, Replica
 from keycache.domain.retention import is_expired
@@ -115,8 +115,13 @@ class Restoring:
                 )
                 first = False
             for record in page.records:
-                if is_backed_up(record.key):
+                if is_backed_up(record.key) and not self._is_back(record.key):
                     yield record
+
+    def _is_back(self, key: str) -> bool:
+        """Whether this is the deletion of an entry that is there again: it would keep that away from where it is restored."""
+        name = ENTRIES + key.removeprefix(DELETIONS)
+        return key.startswith(DELETIONS) and bool(self._replica.revisions(name, name + "\0"))
 
     async def settle(self, terms: Terms, actor: str) -> SettingsResult:
         """The first step: the settings, if this log is to have the backup's. Raises Refused, LogUnavailable."""

@@ -184,9 +184,13 @@ class EtcdMembers:
         problem = "It never started."
         for url in member.client_urls:
             try:
-                return MemberReport(member=member, status=await self.endpoint(url).look())
+                status = await self.endpoint(url).look()
             except KeycacheError as error:
                 problem = error.text
+                continue
+            if status.member_id == member.id:
+                return MemberReport(member=member, status=status)
+            problem = f"Another member answers at {url}."
         return MemberReport(member=member, status=None, problem=problem)
 
     async def _until(

@@ -58,6 +58,7 @@ class OwnEtcd:
         """Authorities whose certificates the running etcd takes: it reads its bundle only when it starts (etcd#11555)."""
         self._etcd: ManagedEtcd | None = None
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()  # the keepers of seats and of the authority know nothing of each other
 
     @property
     def has_data(self) -> bool:
@@ -105,11 +106,12 @@ class OwnEtcd:
 
     async def restart(self) -> None:
         """Ended in order and started again: it takes whom the node trusts now. Harmless if it was not started."""
-        if self._etcd is not None and self._task is not None:
-            await self._etcd.stop()
-            await self._task
-            self.trusted = self._pki.trusted_ids
-            self._task = asyncio.create_task(self._etcd.run(), name="etcd")
+        async with self._turn:
+            if self._etcd is not None and self._task is not None:
+                await self._etcd.stop()
+                await self._task
+                self.trusted = self._pki.trusted_ids
+                self._task = asyncio.create_task(self._etcd.run(), name="etcd")
 
     async def wait_until_healthy(self, seconds: float) -> None:
         """As `ManagedEtcd.wait_until_healthy`; at once if it was not started."""
@@ -118,10 +120,11 @@ class OwnEtcd:
 
     async def stop(self) -> None:
         """In order. Harmless if it was not started."""
-        if self._etcd is not None and self._task is not None:
-            await self._etcd.stop()
-            await self._task
-        self._etcd = self._task = None
+        async with self._turn:
+            if self._etcd is not None and self._task is not None:
+                await self._etcd.stop()
+                await self._task
+            self._etcd = self._task = None
 
     async def clear(self) -> None:
         """Stop it and remove its data, which etcd has no more use for. Raises ConfigError."""

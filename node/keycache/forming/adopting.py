@@ -13,9 +13,9 @@ from datetime import datetime
 
 from keycache.cache import KeyCache
 from keycache.codec.joining import encode_node, removal_changes
-from keycache.domain.errors import ForeignLog, KeycacheError, LogUnavailable, Unavailable
+from keycache.domain.errors import ForeignLog, KeycacheError, LogUnavailable, Refused, Unavailable
 from keycache.domain.forming import Comparison
-from keycache.domain.log import ABSENT, Transaction, node_key
+from keycache.domain.log import ABSENT, Committed, Transaction, node_key, removed_key
 from keycache.domain.names import ClusterIdentity, NodeId
 from keycache.domain.nodes import ClusterNode
 from keycache.domain.ports import Clock, EntryLog
@@ -48,7 +48,10 @@ async def adopt(
 
     async def settle() -> None:
         key = node_key(own.node)
-        await cache.replicator.log.commit(Transaction(compare={key: ABSENT}, puts={key: encode_node(own)}))
+        log, removed = cache.replicator.log, removed_key(own.node)
+        written = await log.commit(Transaction(compare={key: ABSENT, removed: ABSENT}, puts={key: encode_node(own)}))
+        if not isinstance(written, Committed) and (await log.survey((removed,))).records[removed] is not None:
+            raise Refused("This node was removed from the cluster on its way into it.", hint="Say 'keycache cluster leave'.")
         if not standing.founded:
             found = cache.cluster.comparison = await compare()
             if found.address and not found.is_equal:

@@ -19,7 +19,7 @@ from keycache.client.joining import JoinConnection, join_connection
 from keycache.cluster.external_etcd import check_endpoints, check_form
 from keycache.cluster.own_etcd import DIRECTORY, host_port
 from keycache.cluster.standing import StandingFile
-from keycache.domain.errors import KeycacheError, NotFound, PermissionDenied, Refused
+from keycache.domain.errors import ConfigError, KeycacheError, NotFound, PermissionDenied, Refused
 from keycache.domain.forming import Begun, ExternalEtcd, Forming, MadeToken, require
 from keycache.domain.join_token import HostPort, JoinToken
 from keycache.domain.joining import Admission, Applicant, Application, Check, DryRun, EtcdMode
@@ -256,8 +256,16 @@ class FormingDesk(Forming):
             if not dry_run:
                 if others and self._seats is not None and standing.phase is Phase.MEMBER:
                     await self._seats.vacate()
+                standing = self._standing.now or standing  # where etcd is may have changed meanwhile
                 # A cluster that goes on without the node that began it is not that node's own any more, and neither is its authority.
-                self._go(replace(standing, phase=Phase.LEAVING, founded=standing.founded and not others))
+                self._go(
+                    replace(
+                        standing,
+                        phase=Phase.LEAVING,
+                        founded=standing.founded and not others,
+                        authority=self._pki.now.authority.id,
+                    )
+                )
             return begun
 
     async def recover(self, *, dry_run: bool, skip: frozenset[str]) -> Begun:
@@ -359,4 +367,10 @@ async def _last(connection: JoinConnection, application: Application, kind: type
 def put_away(directory: Path) -> None:
     """An etcd that no standing speaks of belongs to nothing of now; it is not removed all the same."""
     if directory.exists():
-        directory.rename(directory.with_name(f"{DIRECTORY}.before-{secrets.token_hex(4)}"))
+        try:
+            directory.rename(directory.with_name(f"{DIRECTORY}.before-{secrets.token_hex(4)}"))
+        except OSError as error:
+            raise ConfigError(
+                f"The data of an earlier etcd in {directory} cannot be put by: {error.strerror}.",
+                hint="Move what is in it elsewhere by hand (it may be a disk of its own), then try again.",
+            ) from error

@@ -149,17 +149,32 @@ class SeatKeeper:
                 await self._cache.belonging.announce_leaving(self._node)
             except KeycacheError as error:
                 if self._clock.sample().monotonic >= end:
-                    _log.warning("left without a word to the cluster", problem=str(error))
+                    await self._require_lost(error)
                     return False
                 await self._clock.sleep(BUSY_SECONDS)
             else:
                 return True
 
+    async def _require_lost(self, error: KeycacheError) -> None:
+        """Raises Refused unless etcd is out of reach, or another cluster's: while it is well, this node's vote may be the one it needs."""
+        if self._cache.replicator.state is not LinkState.REFUSED:
+            try:
+                await self._members.list()
+            except KeycacheError:
+                pass
+            else:
+                raise Refused(
+                    f"The cluster cannot be told that this node leaves. {error}",
+                    hint="See 'keycache cluster check', mend what it tells, then say it again. Nothing was changed.",
+                )
+        _log.warning("left without a word to the cluster", problem=str(error))
+
     async def _round(self) -> float:
         """Seconds until the next one."""
         reports = await self._members.survey()
         moved = await self._sit(reports)
-        self._follow([report.member for report in reports])
+        if self._cache.cluster.is_following():  # else these might be members of another cluster in the place of this one's
+            self._follow([report.member for report in reports])
         known = self._cache.nodes.get(self._node)
         if known is not None and known.leaving and not self._vacating:  # it was cut off, or could not
             await self._cache.belonging.announce_leaving(self._node, leaving=False)
