@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import Any
 
 from keycache.domain.entry import Origin
 from keycache.domain.errors import KeycacheError
+from keycache.pki import rotation
 from support.command import spawn
 from support.forming import etcdctl, exported, filled, in_cluster, keycache, places, seated, seats, token_of
 from support.scenario import Running, eventually, present, running
@@ -198,3 +200,29 @@ async def test_an_etcd_that_is_full_is_made_room_in_by_the_node_itself(tmp_path:
         assert await eventually(written)
         assert not (await etcdctl(tmp_path, "alarm", "list")).stdout
         assert set(before) < set(await exported(tmp_path))
+
+
+async def test_a_leave_that_was_cut_off_at_its_very_end_keeps_the_nodes_own_authority(tmp_path: Path) -> None:
+    """All is given back, and the word that the node leaves still stands: as after a kill -9 before the last step."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    second_places = places()
+    async with AsyncExitStack() as stack:
+        await begun(stack, first, **places())
+        async with running(second, **second_places):
+            own = (second / "pki" / "ca.pem").read_bytes()
+            await keycache(second, "cluster", "join", "--token", await token_of(first))
+            everything = await exported(second)
+            standing = json.loads((second / "cluster.json").read_text())
+            assert (second / "pki" / "ca.pem").read_bytes() != own
+            await keycache(second, "cluster", "leave", "--yes")
+            assert (second / "pki" / "ca.pem").read_bytes() == own
+        left = {"phase": "LEAVING", "founded": False, "authority": rotation.authority_id(first / "pki" / "ca.pem")}
+        (second / "cluster.json").write_text(json.dumps(standing | left))
+        async with running(second, **second_places):
+
+            async def alone() -> bool | None:
+                return None if (second / "cluster.json").exists() else True
+
+            assert await eventually(alone)
+            assert (second / "pki" / "ca.pem").read_bytes() == own
+            assert await exported(second) == everything
