@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ UNARY = {
 }
 
 
+async def _nothing() -> AsyncIterator[admin_pb2.RestoreItem]:
+    for item in ():
+        yield item
+
+
 async def test_a_mail_processor_harvests_puts_and_looks_up_from_another_directory_and_administers_nothing(
     tmp_path: Path,
 ) -> None:
@@ -61,9 +67,15 @@ async def test_a_mail_processor_harvests_puts_and_looks_up_from_another_director
                 await mta.export()
             with pytest.raises(PermissionDenied, match="Import"):
                 await mta.import_lines([])
+            with pytest.raises(PermissionDenied, match="Backup"):
+                async for _ in connection.stream(connection.admin.Backup, admin_pb2.BackupRequest()):
+                    pass
+            with pytest.raises(PermissionDenied, match="Restore"):
+                async for _ in connection.exchange(connection.admin.Restore, _nothing()):
+                    pass
         assert await node.served([person.address, other.address]) == {person.address, other.address}
         every = {method.name for method in admin_pb2.DESCRIPTOR.services_by_name["Admin"].methods}
-        assert every == {*UNARY, "Import", "Export"}
+        assert every == {*UNARY, "Import", "Export", "Backup", "Restore"}
 
         by_hand = ["--server", target, "--ca", "ca.pem", "--cert", "mta1.pem", "--key", "mta1.key"]
         found = _command(out, *by_hand, "--json", "lookup", person.address)

@@ -92,15 +92,16 @@ async def room(data_dir: Path, *, runs_etcd: bool, entries: int = 0) -> str:
 
 
 async def reached(urls: Sequence[str]) -> str:
-    """That a connection can be made to each. Raises ConfigError."""
+    """That a connection can be made, to one at least: another may be down just now. Raises ConfigError."""
     failed = [url for url in urls if not await connects(urlsplit(url).hostname or "", urlsplit(url).port or 0)]
-    if failed:
+    if len(failed) == len(urls):
         raise ConfigError(
             f"This node does not reach the cluster's etcd at {', '.join(failed)}.",
             hint="Check that etcd runs, that its address is one which this machine reaches (cluster.etcd_client on its node), and the "
             "firewall.",
         )
-    return f"This node reaches the cluster's etcd at {', '.join(urls)}."
+    missing = f" Not at {', '.join(failed)}: it may be down, or behind a firewall." if failed else ""
+    return f"This node reaches the cluster's etcd at {', '.join(url for url in urls if url not in failed)}.{missing}"
 
 
 async def connects(host: str, port: int) -> bool:
