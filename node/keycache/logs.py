@@ -82,6 +82,24 @@ def configure(*, form: Format, level: Level, now: Callable[[], datetime], stream
     root.setLevel(max(number, logging.INFO))
 
 
+class Recurring:
+    """What fails again and again in a loop is told once: not again before it is over, or is another problem."""
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger, event: str, *, level: int = logging.WARNING) -> None:
+        self._log = log
+        self._event = event
+        self._level = level
+        self._told = ""
+
+    def tell(self, error: Exception, **details: Any) -> None:
+        if str(error) != self._told:
+            self._log.log(self._level, self._event, **details, problem=str(error))
+        self._told = str(error)
+
+    def over(self) -> None:
+        self._told = ""
+
+
 def _harmless(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """Rule 1. Names that only ever hold secrets or content lose their value whatever its type."""
     clean: dict[str, Any] = {}

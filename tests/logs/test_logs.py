@@ -127,3 +127,15 @@ def test_a_traceback_stands_in_the_same_line() -> None:
     event = only(stream)
     assert "Traceback" in str(event["exception"])
     assert "ValueError: invalid literal" in str(event["exception"])
+
+
+def test_what_fails_again_and_again_is_told_once_until_it_is_over_or_another_problem() -> None:
+    stream = written()
+    trouble = logs.Recurring(logs.get_logger("keycache.x"), "not there yet", level=logging.ERROR)
+    for problem in ("down", "down", "full", "down"):
+        trouble.tell(OSError(problem), waiting=1)
+    trouble.over()
+    trouble.tell(OSError("down"))
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["problem"] for line in lines] == ["down", "full", "down", "down"]
+    assert {(line["event"], line["level"]) for line in lines} == {("not there yet", "error")}

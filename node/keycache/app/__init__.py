@@ -48,6 +48,7 @@ from keycache.metrics import HttpServer, Metrics
 from keycache.pki import LivePki, NodePki, open_pki, write_private
 from keycache.pki.joining import take_admission
 from keycache.replication.link import LinkState
+from keycache.replication.waiting import unless
 from keycache.sandbox.limits import MIB, SandboxLimits
 from keycache.sandbox.pool import WorkerPool
 from keycache.services.server import Server, ServerOptions
@@ -119,18 +120,18 @@ async def _live(config: Config, clock: SystemClock, stopping: asyncio.Event, joi
         ready = asyncio.Event()
         flows = group.create_task(node.cache.run(ready), name="flows")
         watching = group.create_task(_watch(node, config.cluster.quota, clock), name="watching")
-        await _either(ready, stopping)
+        await unless(stopping, ready.wait())
         if not stopping.is_set():
             try:
                 config = await _open(config, node)
                 tasks = [
                     group.create_task(keep_certificates(config.cluster, node, clock), name="certificates"),
                     group.create_task(enter(config, node, clock, join_token_file), name="entering"),
+                    group.create_task(node.authorities.run(), name="authority"),
                 ]
-                tasks.append(group.create_task(node.authorities.run(), name="authority"))
                 if node.keeper is not None:
                     tasks.append(group.create_task(node.keeper.run(), name="seats"))
-                await _either(stopping, node.turning)
+                await unless(stopping, node.turning.wait())
                 _log.info("node stopping" if stopping.is_set() else "node goes over", grace_seconds=GRACE_SECONDS)
                 if stopping.is_set():
                     tell_manager(STOPPING)
@@ -374,15 +375,6 @@ async def _shut(config: Config, server: Server, http: HttpServer) -> None:
     await server.linger()
     await server.stop(GRACE_SECONDS)
     await http.stop()
-
-
-async def _either(first: asyncio.Event, second: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 def _first(group: BaseExceptionGroup[KeycacheError]) -> KeycacheError:

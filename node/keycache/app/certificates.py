@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -38,7 +39,7 @@ def tell_of_certificates(pki: LivePki, client: EtcdClient, members: EtcdMembers)
 async def keep_certificates(cluster: Cluster, node: Node, clock: SystemClock) -> None:
     """Until cancelled. A failure is told once and tried again, long before the certificate ends."""
     external = configured_tls(cluster) if node.standing.now is None else None
-    told = ""
+    trouble = logs.Recurring(_log, "certificates cannot be renewed", level=logging.ERROR)
     while True:
         await clock.sleep(LOOK_SECONDS)
         try:
@@ -46,11 +47,9 @@ async def keep_certificates(cluster: Cluster, node: Node, clock: SystemClock) ->
                 _log.info("certificates renewed", until=f"{node.pki.now.server.not_after:%Y-%m-%d}")
             if external is not None and node.shared is not None:
                 external = _taken_up(cluster, external, node.shared.client)
-            told = ""
+            trouble.over()
         except KeycacheError as error:
-            if str(error) != told:
-                _log.error("certificates cannot be renewed", problem=str(error))
-            told = str(error)
+            trouble.tell(error)
 
 
 def certificate_cautions(cluster: Cluster, pki: NodePki, standing: Standing | None, now: datetime) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from keycache import logs
 from keycache.app.parts import NODE_ID_FILE, Node, cluster_log
 from keycache.clock import SystemClock
-from keycache.cluster.own_etcd import DIRECTORY as ETCD_DIRECTORY
+from keycache.cluster.own_etcd import put_away
 from keycache.config import Config
 from keycache.domain.errors import ConfigError, KeycacheError, Unavailable
 from keycache.domain.log import removed_key
@@ -17,7 +17,6 @@ from keycache.domain.nodes import ClusterNode
 from keycache.domain.standing import Phase, Standing
 from keycache.forming.adopting import adopt, take_out, work_alone
 from keycache.forming.comparing import compare
-from keycache.forming.desk import put_away
 from keycache.pki.files import read
 from keycache.pki.joining import return_to_own
 from keycache.replication.link import LinkState
@@ -91,16 +90,14 @@ async def obey_removal(node: Node) -> None:
 
 async def _join(node: Node, file: Path, clock: SystemClock) -> None:
     """Until the node goes over. What passes by itself is waited for; what does not ends the node, with its sentence."""
-    token, told = await asyncio.to_thread(read, file), ""
+    token, trouble = await asyncio.to_thread(read, file), logs.Recurring(_log, "not joined yet")
     if token is None:
         raise ConfigError(f"There is no token in {file}.", hint="Write there what 'keycache cluster token' prints on a node.")
     while True:
         try:
             await node.desk.join(token.decode("utf-8", "replace"), dry_run=False, skip=frozenset(), discard=False)
         except Unavailable as error:
-            if str(error) != told:
-                _log.warning("not joined yet", problem=str(error))
-            told = str(error)
+            trouble.tell(error)
             node.cache.cluster.forming = f"This node is to join a cluster. It waits: {error}"
             await clock.sleep(RETRY_SECONDS)
         else:
@@ -130,7 +127,7 @@ async def _leave(config: Config, node: Node, standing: Standing, clock: SystemCl
             await asyncio.to_thread(return_to_own, config.data_dir / "pki")
         (config.data_dir / NODE_ID_FILE).unlink(missing_ok=True)  # an id that was removed stays removed
     try:
-        await asyncio.to_thread(put_away, config.data_dir / ETCD_DIRECTORY)
+        await asyncio.to_thread(put_away, config.data_dir)
     except ConfigError as error:
         _log.warning("etcd's data stays where it is", problem=str(error))
     node.standing.forget()

@@ -29,7 +29,7 @@ from keycache.domain.log import ABSENT, CHAIN, Committed, Record, Refuted, Trans
 from keycache.domain.names import Fingerprint, Revision
 from keycache.domain.outbox import Decision, Fate, Pending, delivery
 from keycache.domain.ports import Clock, EntryLog, Examiner, Outbox, Replica, StoredEntry
-from keycache.logs import get_logger
+from keycache.logs import Recurring, get_logger
 from keycache.replication.replicator import RETRY_SECONDS, Offload, Replicator
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
@@ -108,7 +108,7 @@ class Delivery:
         self._link_up = link_up
         self._woken = asyncio.Event()
         self._aside: dict[Name, _Aside] = {}
-        self._told = ""
+        self._trouble = Recurring(_log, "the outbox cannot be delivered yet")
 
     def wake(self) -> None:
         self._woken.set()
@@ -142,14 +142,12 @@ class Delivery:
 
     async def _try(self) -> int:
         """As `deliver`; a failure is told in the log once, not at every attempt."""
-        problem, delivered = "", 0
         try:
             delivered = await self.deliver()
         except KeycacheError as error:
-            problem = str(error)
-        if problem and problem != self._told:
-            _log.warning("the outbox cannot be delivered yet", waiting=self._outbox.count, problem=problem)
-        self._told = problem
+            self._trouble.tell(error, waiting=self._outbox.count)
+            return 0
+        self._trouble.over()
         return delivered
 
     async def deliver(self) -> int:

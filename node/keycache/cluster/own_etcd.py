@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from keycache.cluster.etcd_binary import find_etcd
 from keycache.cluster.etcd_spec import EtcdSpec, HostPort, Peer, TlsPaths
 from keycache.cluster.managed_etcd import EtcdState, ManagedEtcd, check_free
+from keycache.domain.errors import ConfigError
 from keycache.domain.names import NodeId
 from keycache.etcd.connection import EtcdTls
 from keycache.pki import NodePki
@@ -40,6 +42,20 @@ def check_places(*where: HostPort, join: str = "") -> None:
 def tls_of(pki: NodePki) -> EtcdTls:
     """As a node shows itself to the etcd of its cluster."""
     return EtcdTls(ca=pki.trusted, certificate=pki.server.certificate, key=pki.server.key.pem)
+
+
+def put_away(data_dir: Path) -> None:
+    """An etcd that no standing speaks of belongs to nothing of now; it is not removed all the same. `data_dir`: of the node. Raises
+    ConfigError."""
+    directory = data_dir / DIRECTORY
+    if directory.exists():
+        try:
+            directory.rename(directory.with_name(f"{DIRECTORY}.before-{secrets.token_hex(4)}"))
+        except OSError as error:
+            raise ConfigError(
+                f"The data of an earlier etcd in {directory} cannot be put by: {error.strerror}.",
+                hint="Move what is in it elsewhere by hand (it may be a disk of its own), then try again.",
+            ) from error
 
 
 class OwnEtcd:

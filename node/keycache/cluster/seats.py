@@ -34,6 +34,13 @@ class Seating:
     members: Mapping[str, int]
 
 
+def report_of(name: str, peer_url: str, reports: Sequence[MemberReport]) -> MemberReport | None:
+    """The member of the node of that name: by its name, or by its peer URL as long as it has not started and has none."""
+    started = (one for one in reports if one.member.has_started and one.member.name == name)
+    fresh = (one for one in reports if not one.member.has_started and peer_url in one.member.peer_urls)
+    return next(started, None) or next(fresh, None)
+
+
 class SeatWatch:
     """Remembers since when who has been silent; a new one knows nothing, and so waits for `DEAD_AFTER` anew."""
 
@@ -42,9 +49,7 @@ class SeatWatch:
 
     def look(self, nodes: Sequence[KnownNode], reports: Sequence[MemberReport], *, monotonic: float) -> Seating:
         """`reports`: of `EtcdMembers.survey`. `monotonic`: seconds."""
-        by_name = {report.member.name: report for report in reports if report.member.has_started}
-        by_url = {url: report for report in reports if not report.member.has_started for url in report.member.peer_urls}
-        owned = [(node, by_name.get(node.name) or by_url.get(node.peer_url)) for node in nodes]
+        owned = [(node, report_of(node.name, node.peer_url, reports)) for node in nodes]
         known = {report.member.id for _, report in owned if report is not None}
         owned += [(KnownNode(name=f"{report.member.id:x}"), report) for report in reports if report.member.id not in known]
         end = max((report.status.raft_index for report in reports if report.status is not None), default=0)

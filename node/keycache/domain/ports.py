@@ -199,6 +199,10 @@ class Counts:
     expired: int
     held: int
 
+    @property
+    def unexpired(self) -> int:
+        return self.live + self.held
+
 
 class SortBy(Enum):
     ADDRESS = "ADDRESS"

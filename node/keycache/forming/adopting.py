@@ -22,7 +22,7 @@ from keycache.domain.ports import Clock, EntryLog
 from keycache.domain.removal import Removal
 from keycache.domain.restart import UNFOUNDED, UNFOUNDED_HINT, Way
 from keycache.domain.standing import Phase, Standing
-from keycache.logs import get_logger
+from keycache.logs import Recurring, get_logger
 from keycache.replication.link import LinkState
 
 _log = get_logger(__name__)
@@ -103,7 +103,7 @@ async def _go_over(
 ) -> None:
     """Until the node follows the log of that identity, and `settle` is done. Survives everything that may pass;
     `cache.cluster.forming` tells what it waits for."""
-    doing, told = cache.cluster.forming, ""
+    doing, trouble = cache.cluster.forming, Recurring(_log, "not there yet")
     while True:
         try:
             if await _arrived(identity, way, cache, actor, may_found=may_found):
@@ -114,9 +114,7 @@ async def _go_over(
         except KeycacheError as error:  # nothing is lost
             waits = f"It waits: {error}"
             pause = AGAIN_SECONDS
-            if waits != told:
-                _log.warning("not there yet", doing=doing, problem=str(error))
-            told = waits
+            trouble.tell(error, doing=doing)
         cache.cluster.forming = f"{doing} {waits}".strip()
         await clock.sleep(pause)
 

@@ -40,7 +40,7 @@ from keycache.domain.rotation import (
 )
 from keycache.domain.secret import Secret
 from keycache.domain.standing import Phase
-from keycache.logs import get_logger
+from keycache.logs import Recurring, get_logger
 from keycache.pki import Authority, LivePki, PrivateKey, rotation
 from keycache.v1 import cluster_pb2
 
@@ -82,7 +82,7 @@ class AuthorityKeeper(Authorities):
         self._former_clients = former_clients
         self._turn = asyncio.Lock()
         self._restarting = False
-        self._told = ""
+        self._trouble = Recurring(_log, "this node cannot follow the change of the authority now")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -91,13 +91,11 @@ class AuthorityKeeper(Authorities):
             try:
                 async with self._turn:
                     await self._round()
-                self._told = ""
+                self._trouble.over()
             except Conflict:
                 pass  # another node was first
             except KeycacheError as error:  # there is a next round
-                if str(error) != self._told:
-                    _log.warning("this node cannot follow the change of the authority now", problem=str(error))
-                self._told = str(error)
+                self._trouble.tell(error)
 
     # What administrators ask for
 

@@ -93,7 +93,9 @@ async def room(data_dir: Path, *, runs_etcd: bool, entries: int = 0) -> str:
 
 async def reached(urls: Sequence[str]) -> str:
     """That a connection can be made, to one at least: another may be down just now. Raises ConfigError."""
-    failed = [url for url in urls if not await connects(urlsplit(url).hostname or "", urlsplit(url).port or 0)]
+    places = [urlsplit(url) for url in urls]
+    answers = await asyncio.gather(*(connects(place.hostname or "", place.port or 0) for place in places))
+    failed = [url for url, answered in zip(urls, answers, strict=True) if not answered]
     if len(failed) == len(urls):
         raise ConfigError(
             f"This node does not reach the cluster's etcd at {', '.join(failed)}.",

@@ -55,6 +55,6 @@ async def _at_one_revision(cache: KeyCache, pki: NodePki, address: str) -> Compa
         revision=theirs.digest_revision,
         digest=after.digest,
         their_digest=theirs.digest,
-        entries=after.entries.live + after.entries.held,
+        entries=after.entries.unexpired,
         their_entries=theirs.entries.live + theirs.entries.held,
     )

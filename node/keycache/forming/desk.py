@@ -17,9 +17,9 @@ from typing import TypeVar
 from keycache.cache import KeyCache
 from keycache.client.joining import JoinConnection, join_connection
 from keycache.cluster.external_etcd import check_endpoints, check_form
-from keycache.cluster.own_etcd import DIRECTORY, host_port
+from keycache.cluster.own_etcd import host_port, put_away
 from keycache.cluster.standing import StandingFile
-from keycache.domain.errors import ConfigError, KeycacheError, NotFound, PermissionDenied, Refused
+from keycache.domain.errors import KeycacheError, NotFound, PermissionDenied, Refused
 from keycache.domain.forming import Begun, ExternalEtcd, Forming, MadeToken, require
 from keycache.domain.join_token import HostPort, JoinToken
 from keycache.domain.joining import Admission, Applicant, Application, Check, DryRun, EtcdMode
@@ -117,7 +117,7 @@ class FormingDesk(Forming):
             require(checks, skip)
             begun = await self._begun(name, checks)
             if not dry_run:
-                await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
+                await asyncio.to_thread(put_away, place.data_dir)
                 self._go(
                     Standing(
                         cluster=name,
@@ -197,7 +197,7 @@ class FormingDesk(Forming):
                     authority=parsed.authority,
                     now=self._clock.now(),
                 )
-                await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
+                await asyncio.to_thread(put_away, place.data_dir)
                 runs_etcd = etcd.passed and admission.etcd_mode is EtcdMode.MANAGED
                 self._go(
                     Standing(
@@ -286,7 +286,7 @@ class FormingDesk(Forming):
             if not dry_run:
                 if self._seats is not None:
                     await self._seats.abandon()
-                await asyncio.to_thread(put_away, place.data_dir / DIRECTORY)
+                await asyncio.to_thread(put_away, place.data_dir)
                 self._go(recovered(standing))
             return begun
 
@@ -321,7 +321,7 @@ class FormingDesk(Forming):
 
     async def _begun(self, name: str, checks: tuple[Check, ...]) -> Begun:
         status = await self._cache.status()
-        return Begun(cluster=name, checks=checks, entries=status.entries.live + status.entries.held)
+        return Begun(cluster=name, checks=checks, entries=status.entries.unexpired)
 
     async def _own_checks(self, place: Place, report: DryRun, etcd: Check, *, entries: int, discard: bool) -> tuple[Check, ...]:
         """What a node that joins looks at itself. `etcd`: whether there is one for it to run; whoever passes over that takes no part in
@@ -362,15 +362,3 @@ async def _last(connection: JoinConnection, application: Application, kind: type
         if isinstance(progress, kind):
             return progress
     raise Refused("The host broke off the join.", hint="See its log, then try again with the same token.")
-
-
-def put_away(directory: Path) -> None:
-    """An etcd that no standing speaks of belongs to nothing of now; it is not removed all the same."""
-    if directory.exists():
-        try:
-            directory.rename(directory.with_name(f"{DIRECTORY}.before-{secrets.token_hex(4)}"))
-        except OSError as error:
-            raise ConfigError(
-                f"The data of an earlier etcd in {directory} cannot be put by: {error.strerror}.",
-                hint="Move what is in it elsewhere by hand (it may be a disk of its own), then try again.",
-            ) from error

@@ -68,7 +68,7 @@ class Hosting(Admitter):
                 settings=self._cache.settings_in_force,
                 etcd_mode=_mode(standing),
                 etcd_endpoints=standing.endpoints,
-                entries=await self._entries(),
+                entries=(await self._cache.status()).entries.unexpired,
             )
             return
         require(
@@ -127,10 +127,6 @@ class Hosting(Admitter):
             )
         return Check(name="name", passed=True, detail="Nobody else is at this address.")
 
-    async def _entries(self) -> int:
-        status = await self._cache.status()
-        return status.entries.live + status.entries.held
-
     async def _admission(self, standing: Standing, certificate: bytes) -> Admission:
         status, settings = await self._cache.status(), self._cache.settings_in_force
         authority = self._pki.now.authority
@@ -150,7 +146,7 @@ class Hosting(Admitter):
             clock_skew_bound=settings.clock_skew_bound,
             digest=status.digest,
             revision=self._cache.replicator.applied,
-            entries=status.entries.live + status.entries.held,
+            entries=status.entries.unexpired,
         )
 
 

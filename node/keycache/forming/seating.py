@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from keycache.cache import KeyCache
 from keycache.cluster.etcd_members import EtcdMembers, Member, MemberReport
 from keycache.cluster.etcd_spec import QUOTA_BYTES, Peer
 from keycache.cluster.etcd_upkeep import EtcdUpkeep
 from keycache.cluster.own_etcd import OwnEtcd
-from keycache.cluster.seats import KnownNode, Seating, SeatWatch
+from keycache.cluster.seats import KnownNode, Seating, SeatWatch, report_of
 from keycache.cluster.standing import StandingFile
 from keycache.domain.errors import KeycacheError, LogUnavailable, Refused
 from keycache.domain.names import NodeId
@@ -25,8 +26,9 @@ from keycache.domain.ports import Clock
 from keycache.domain.standing import Phase
 from keycache.domain.voters import Move, Step, next_step, quorum
 from keycache.etcd.client import EtcdClient
-from keycache.logs import get_logger
+from keycache.logs import Recurring, get_logger
 from keycache.replication.link import LinkState
+from keycache.replication.waiting import unless
 
 _log = get_logger(__name__)
 
@@ -78,7 +80,7 @@ class SeatKeeper:
         self._hurry = asyncio.Event()
         self._failed: dict[str, object] = {}
         self._vacating = False
-        self._told = ""
+        self._trouble = Recurring(_log, "the members of etcd cannot be looked after now")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -87,22 +89,14 @@ class SeatKeeper:
             try:
                 if self._may_look():
                     pause = await self._round()
-                self._told = ""
+                self._trouble.over()
             except KeycacheError as error:  # there is a next round
-                if str(error) != self._told:
-                    _log.warning("the members of etcd cannot be looked after now", problem=str(error))
-                self._told = str(error)
+                self._trouble.tell(error)
                 pause = REST_SECONDS
             finally:
                 self._looked.set()
             self._hurry.clear()
-            waits = asyncio.ensure_future(self._hurry.wait())
-            sleeps = asyncio.ensure_future(self._clock.sleep(pause))
-            try:
-                await asyncio.wait((waits, sleeps), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waits.cancel()
-                sleeps.cancel()
+            await unless(self._hurry, self._clock.sleep(pause))
 
     def _may_look(self) -> bool:
         """Not while this node finds another log than its own in the cluster's place: those members are others' then."""
@@ -183,7 +177,7 @@ class SeatKeeper:
         self._has_seat = self._node.text in seating.members
         self._cache.cluster.seating = self._step.reason if self._step.move is Move.BLOCKED else ""
         if not self._leads(reports) or not self._cache.cluster.is_following():
-            return BUSY_SECONDS if moved or self._step.move is not Move.KEEP else REST_SECONDS
+            return BUSY_SECONDS if moved or self._step.move not in {Move.KEEP, Move.BLOCKED} else REST_SECONDS
         if self._step.move in {Move.KEEP, Move.WAIT, Move.BLOCKED}:
             await self._keep_up(reports)
             return BUSY_SECONDS if self._step.move is Move.WAIT else REST_SECONDS
@@ -196,10 +190,8 @@ class SeatKeeper:
         own = self._own
         if own is None:
             return False
-        name = self._node.text
-        mine = next((one.member for one in reports if one.member.name == name), None) or next(
-            (one.member for one in reports if not one.member.has_started and own.peer.url in one.member.peer_urls), None
-        )
+        found = report_of(self._node.text, own.peer.url, reports)
+        mine = None if found is None else found.member
         if own.is_useless and (mine is None or not mine.has_started):
             _log.info("this node's etcd is cleared away", reason="etcd removed its member")
             await own.clear()
@@ -244,7 +236,7 @@ class SeatKeeper:
         self._members.use([url for one in ordered if not one.is_learner for url in one.client_urls])
 
     def _seating(self, reports: Sequence[MemberReport]) -> Seating:
-        started = {one.node_id: one.started_at for one in self._cache.cluster.members() if one.alive}
+        started = self._living()
         known = [
             KnownNode(
                 name=node.node.text,
@@ -262,6 +254,10 @@ class SeatKeeper:
                 known.append(KnownNode(name=name, answers=False, may_sit=False, leaving=True))
         return self._watch.look(known, reports, monotonic=self._clock.sample().monotonic)
 
+    def _living(self) -> dict[str, datetime | None]:
+        """The nodes that live, by id, and since when."""
+        return {one.node_id: one.started_at for one in self._cache.cluster.members() if one.alive}
+
     def _leads(self, reports: Sequence[MemberReport]) -> bool:
         return any(one.member.name == self._node.text and one.status is not None and one.status.leads for one in reports)
 
@@ -275,8 +271,7 @@ class SeatKeeper:
             await self._members.move_leader(seating.members[step.to], seconds=CHANGE_SECONDS)
         else:
             if step.move is Move.REMOVE_DEAD_LEARNER:  # not again before the node was restarted
-                alive = {one.node_id: one.started_at for one in self._cache.cluster.members() if one.alive}
-                self._failed[step.node] = alive.get(step.node)
+                self._failed[step.node] = self._living().get(step.node)
             await self._members.remove(member, seconds=CHANGE_SECONDS)
 
     async def _keep_up(self, reports: Sequence[MemberReport]) -> None:

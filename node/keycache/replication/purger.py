@@ -26,6 +26,7 @@ from keycache.domain.purge import Candidate, PurgePlan, PurgeState, plan
 from keycache.domain.skew import TRUSTED
 from keycache.replication.timekeeper import Timekeeper
 from keycache.replication.view import View
+from keycache.replication.waiting import unless
 
 BATCH = 100
 """Removals per transaction: a comparison and a deletion each, within etcd's 128 operations a list (FACTS 3)."""
@@ -173,11 +174,4 @@ class Purger:
         return 0
 
     async def _wait(self) -> None:
-        sleeper = asyncio.ensure_future(self._clock.sleep(self._interval.total_seconds()))
-        waker = asyncio.ensure_future(self._woken.wait())
-        try:
-            await asyncio.wait((sleeper, waker), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (sleeper, waker):
-                task.cancel()
-            await asyncio.gather(sleeper, waker, return_exceptions=True)
+        await unless(self._woken, self._clock.sleep(self._interval.total_seconds()))
